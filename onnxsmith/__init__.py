@@ -1,0 +1,1 @@
+"""onnxsmith: a Transformer graph compiler and ONNX export toolchain."""
