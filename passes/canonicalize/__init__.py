@@ -1,0 +1,31 @@
+"""Canonicalize: one spelling per idea, so that every later rule has one thing to look for."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from onnxsmith.passes.canonicalize.opset import convert
+from onnxsmith.passes.canonicalize.tidy import prune, sweep, tidy
+from onnxsmith.passes.canonicalize.views import shorten
+from onnxsmith.passes.shapes import infer
+
+__all__ = ["canonicalize", "convert", "infer", "prune", "shorten", "sweep", "tidy"]
+
+
+def canonicalize(model: ir.Model) -> ir.Model:
+    """Inline functions, raise the opset, infer shapes, fold constants and shorten views.
+
+    Returns the canonical model; the given one must not be used any more. Raises BadInput as :func:`convert` does.
+    """
+    if model.functions:
+        model = common.InlinePass()(model).model
+    model = convert(model)
+    common.RemoveInitializersFromInputsPass()(model) if model.ir_version < 4 else None
+    tidy(model)
+    infer(model)
+    tidy(model)
+    if shorten(model):
+        sweep(model)
+    infer(model)
+    return model

@@ -1,0 +1,11 @@
+"""Lift: standard ONNX operators recovered from whatever spelling an exporter chose."""
+
+from __future__ import annotations
+
+from onnxsmith.passes.lift import attention, gelu, heads, norms, scale
+
+NORMS_AND_ACTIVATIONS = [*norms.RULES, *gelu.RULES]
+SCALES = scale.RULES
+ATTENTION = attention.RULES
+HEADS = heads.RULES
+RULES = [*NORMS_AND_ACTIVATIONS, *SCALES, *ATTENTION, *HEADS]

@@ -1,0 +1,41 @@
+"""Building replacement nodes with the same ``op.MatMul(a, b)`` spelling that patterns use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+
+class Builder:
+    """Records new nodes and constants. ``None`` attributes are left out, trailing ``None`` inputs trimmed."""
+
+    def __init__(self) -> None:
+        self.nodes: list[ir.Node] = []
+        self.constants: list[ir.Value] = []
+
+    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+        def build(*inputs: ir.Value | None, domain: str = "", outputs: int = 1, **attributes: Any) -> Any:
+            given = list(inputs)
+            while given and given[-1] is None:
+                given.pop()
+            present = ir.convenience.convert_attributes({k: v for k, v in attributes.items() if v is not None})
+            node = ir.Node(domain, op_type, given, present, num_outputs=outputs)
+            self.nodes.append(node)
+            return node.outputs[0] if outputs == 1 else node.outputs
+
+        return build
+
+    def constant(self, data: Any, hint: str, dtype: Any = None) -> ir.Value:
+        """A new initializer; ``hint`` is made unique when the nodes enter the graph."""
+        tensor = ir.tensor(np.asarray(data, dtype=dtype))
+        return self.lazy_constant(tensor, hint)
+
+    def lazy_constant(self, tensor: ir.TensorProtocol, hint: str) -> ir.Value:
+        value = ir.Value(
+            name=hint, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        self.constants.append(value)
+        return value

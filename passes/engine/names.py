@@ -1,0 +1,41 @@
+"""Fresh names: nothing that a rewrite adds may take the name of something that is there."""
+
+from __future__ import annotations
+
+import itertools
+
+import onnx_ir as ir
+
+from onnxsmith.passes.engine.build import Builder
+
+
+class Names:
+    """Every value and node name of a model, and unique new ones."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self._values: set[str] = set()
+        self._nodes: set[str] = set()
+        for graph in [*model.graphs(), *(f.graph for f in model.functions.values())]:
+            self._values.update(graph.initializers)
+            self._values.update(str(v.name) for v in graph.inputs)
+            for node in graph:
+                self._nodes.add(str(node.name))
+                self._values.update(str(v.name) for v in node.outputs)
+
+    def adopt(self, graph: ir.Graph, op: Builder) -> None:
+        """Name the new nodes and values, and register the new constants as initializers."""
+        for node in op.nodes:
+            node.name = _fresh(node.op_type, self._nodes)
+            for output in node.outputs:
+                output.name = _fresh(output.name or f"{node.op_type}_out", self._values)
+        for value in op.constants:
+            value.name = _fresh(str(value.name), self._values)
+            graph.register_initializer(value)
+
+
+def _fresh(hint: str, taken: set[str]) -> str:
+    name = hint
+    if name in taken:
+        name = next(n for i in itertools.count(1) if (n := f"{hint}_{i}") not in taken)
+    taken.add(name)
+    return name

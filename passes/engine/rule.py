@@ -1,0 +1,55 @@
+"""A rule says four things: what it looks for, what must also hold, what it builds, and what it should not leave."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxsmith.passes.engine.build import Builder
+from onnxsmith.passes.engine.match import Match, match
+from onnxsmith.passes.engine.mismatch import Mismatch
+from onnxsmith.passes.engine.pattern import Op, trace
+from onnxsmith.passes.engine.require import Requirement
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``rewrite(op, match)`` is pure: it builds nodes from the match and returns one value per pattern root.
+
+    ``anchor`` is an operator whose presence makes a reader expect this rule to fire: one that is left over gets
+    one remark. Names are kebab-case nouns of the result.
+    """
+
+    name: str
+    pattern: Callable[..., Any]
+    rewrite: Callable[[Any, Match], ir.Value | Sequence[ir.Value]]
+    where: tuple[Requirement, ...] = ()
+    anchor: str = ""
+
+    @functools.cached_property
+    def roots(self) -> tuple[Op, ...]:
+        return trace(self.pattern)
+
+    @property
+    def documentation(self) -> str:
+        """The docstring of the file that holds the pattern: printed by ``explain --rule``."""
+        return (sys.modules[self.pattern.__module__].__doc__ or "").strip()
+
+    def match(self, node: ir.Node) -> Match | Mismatch:
+        found = match(self.roots, node)
+        if isinstance(found, Mismatch):
+            return found
+        for requirement in self.where:
+            if (why := requirement(found)) is not None:
+                return replace(why, matched=len(found.nodes))
+        return found
+
+    def build(self, found: Match) -> tuple[Builder, tuple[ir.Value, ...]]:
+        op = Builder()
+        built = self.rewrite(op, found)
+        return op, (built,) if isinstance(built, ir.Value) else tuple(built)

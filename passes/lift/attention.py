@@ -1,0 +1,120 @@
+"""Scaled dot-product attention written out becomes one Attention (opset 23).
+
+    q ──────────┐
+    k ─ swap ─ q·kᵀ ─ scale ─ + mask ─ softmax ─ (NaN guard) ─ ·v
+
+Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1; ONNX operator specification, Attention-23. Shapes:
+q [B, H, S, D], kᵀ [B, H, D, T], v [B, H, T, Dv], mask broadcastable to [B, H, S, T]. The mask keeps its own values,
+expanded over the queries (ONNX Runtime refuses a mask of one row) and kept above half the type's lowest number, so
+that a row with no allowed key stays what it was: uniform, not zero and not NaN.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxsmith.passes.engine.match import Match
+from onnxsmith.passes.engine.mismatch import Mismatch
+from onnxsmith.passes.engine.pattern import either
+from onnxsmith.passes.engine.require import dtype, same_dtype, scalar_constant, shapes
+from onnxsmith.passes.engine.rule import Rule
+from onnxsmith.passes.engine.values import dims
+from onnxsmith.passes.lift.mask_input import additive, from_condition
+from onnxsmith.passes.lift.scale import factor_of, scaled
+
+
+def _probabilities(op: Any, q: Any, kt: Any, mask: Any, scale: Any, kept: Any, condition: Any) -> Any:
+    scores = op.MatMul(q, kt)
+    maybe_scaled = either("scaled", yes=scaled(op, "scaling", scores, scale), no=scores)
+    masked = either(
+        "masking",
+        add=op.Add(maybe_scaled, mask),
+        keep=op.Where(condition, maybe_scaled, kept),
+        drop=op.Where(condition, kept, maybe_scaled),
+        none=maybe_scaled,
+    )
+    return either("axis", last=op.Softmax(masked, axis=-1), third=op.Softmax(masked, axis=3))
+
+
+def _plain(op: Any, q: Any, kt: Any, v: Any, mask: Any, scale: Any, kept: Any, condition: Any) -> Any:
+    return op.MatMul(_probabilities(op, q, kt, mask, scale, kept, condition), v)
+
+
+def _guarded(op: Any, q: Any, kt: Any, v: Any, mask: Any, scale: Any, kept: Any, condition: Any) -> Any:
+    p = _probabilities(op, q, kt, mask, scale, kept, condition)
+    return op.MatMul(op.Where(op.IsNaN(p), 0.0, p), v)
+
+
+def _masked_value(m: Match) -> Mismatch | None:
+    """Where fills blocked scores with a number so low that its probability is nothing."""
+    if m.tag("masking") not in ("keep", "drop"):
+        return None
+    value = m.scalar("kept")
+    if value is not None and value <= -1e4:
+        return None
+    return Mismatch("mask", "a constant of -1e4 or less for blocked scores", m["kept"], m["kept"])
+
+
+def _fills_heads(m: Match) -> Mismatch | None:
+    """The mask does not widen the scores: no dimension of it is larger than theirs."""
+    name = {"add": "mask", "keep": "condition", "drop": "condition"}.get(m.tag("masking") or "")
+    if name is None:
+        return None
+    found, q, kt = dims(m[name]), dims(m["q"]), dims(m["kt"])
+    assert q is not None and kt is not None, "the rule requires shapes"
+    if found is None or len(found) > 4:
+        return Mismatch("rank", "a mask of at most 4 dimensions", m[name], m[name])
+    scores = [q[0], q[1], q[2], kt[3]]
+    for have, want in zip(reversed(found), reversed(scores), strict=False):
+        if have is None or have not in (1, want):
+            code = "unknown-dim" if have is None else "shape"
+            return Mismatch(code, f"a mask that fits scores {scores}", m[name], m[name])
+    return None
+
+
+def _fused(op: Any, m: Match) -> ir.Value:
+    k = op.Transpose(m["kt"], perm=[0, 1, 3, 2])
+    scale = factor_of(m, "scaling", "scale") if m.tag("scaled") == "yes" else 1.0
+    return op.Attention(m["q"], k, m["v"], _mask(op, m), scale=scale)
+
+
+def _fused_guarded(op: Any, m: Match) -> ir.Value:
+    """Fully blocked rows give NaN and then zero: Attention does that for a boolean mask."""
+    k = op.Transpose(m["kt"], perm=[0, 1, 3, 2])
+    scale = factor_of(m, "scaling", "scale") if m.tag("scaled") == "yes" else 1.0
+    return op.Attention(m["q"], k, m["v"], _mask(op, m, guarded=True), scale=scale)
+
+
+def _mask(op: Any, m: Match, guarded: bool = False) -> ir.Value | None:
+    match m.tag("masking"):
+        case "add":
+            return additive(op, m["mask"], m["q"], m["kt"], clamp=not guarded)
+        case "keep":
+            return from_condition(op, m["condition"], m["q"], m["kt"], keep=True, boolean=guarded)
+        case "drop":
+            return from_condition(op, m["condition"], m["q"], m["kt"], keep=False, boolean=guarded)
+    return None
+
+
+def _infinite(m: Match) -> Mismatch | None:
+    """Only minus infinity makes NaN; a guard around a finite mask never acts, and the plain rule is right there."""
+    value = m.scalar("kept") if m.tag("masking") in ("keep", "drop") else -np.inf
+    return None if value == -np.inf else Mismatch("mask", "a mask of -inf under the NaN guard", m["kept"], m["kept"])
+
+
+_WHERE = (
+    scalar_constant("scale", "kept"),
+    shapes(q="B H S D", kt="B H D T", v="B H T _"),
+    same_dtype("q", "kt", "v", "mask"),
+    dtype("q", ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16),
+    _masked_value,
+    _fills_heads,
+)
+
+RULES = [
+    Rule("attention", _plain, _fused, _WHERE, anchor="Softmax"),
+    Rule("attention", _guarded, _fused_guarded, (*_WHERE, _infinite)),
+]

@@ -1,0 +1,72 @@
+"""The mask input of Attention, in the shapes that ONNX Runtime takes: all of [S, T], never one row of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxsmith.passes.engine.values import dims
+
+
+def additive(op: Any, mask: ir.Value, q: ir.Value, kt: ir.Value, clamp: bool) -> ir.Value:
+    """A float mask with its own values, [B|1, H|1, S, T], at least half the type's lowest number if ``clamp``."""
+    if clamp:
+        mask = op.Max(mask, _lowest(op, q))
+    return _expanded(op, mask, q, kt)
+
+
+def from_condition(
+    op: Any, condition: ir.Value, q: ir.Value, kt: ir.Value, keep: bool, boolean: bool
+) -> ir.Value:
+    """A mask from a boolean that is true at the kept (or else the dropped) scores.
+
+    ``boolean`` gives a boolean mask, under which a row with no allowed key gives zeros; otherwise it is a float mask
+    of 0 and half the type's lowest number, under which such a row stays uniform.
+    """
+    if boolean:
+        return _expanded(op, condition if keep else op.Not(condition), q, kt)
+    assert q.dtype is not None
+    zero = op.constant(0, "mask_open", q.dtype.numpy())
+    low = _lowest(op, q)
+    chosen = op.Where(condition, zero, low) if keep else op.Where(condition, low, zero)
+    return _expanded(op, chosen, q, kt, like=condition)
+
+
+def _lowest(op: Any, q: ir.Value) -> ir.Value:
+    assert q.dtype is not None
+    kind = q.dtype.numpy()
+    info = np.finfo(kind) if kind in (np.float16, np.float32) else None
+    return op.constant(float(info.min) / 2 if info else -1.6e38, "mask_floor", kind)
+
+
+def _expanded(op: Any, mask: ir.Value, q: ir.Value, kt: ir.Value, like: ir.Value | None = None) -> ir.Value:
+    """Expand the last two dimensions to S and T where they are not, and the rank to four."""
+    source = mask if mask.shape is not None else like
+    found = dims(source) if source is not None else None
+    if found is None and mask.producer() is not None:  # a node built just now: its first input has its shape
+        found = next((dims(v) for v in mask.producer().inputs if dims(v)), None)  # type: ignore[union-attr]
+    q_dims, kt_dims = dims(q), dims(kt)
+    assert q_dims is not None and kt_dims is not None
+    if found is not None and len(found) in (2, 4) and found[-2:] == [q_dims[2], kt_dims[3]]:
+        return mask
+    lengths = [_length(op, q, 2), _length(op, kt, 3)]
+    return op.Expand(mask, op.Concat(op.constant([1, 1], "ones", "int64"), *lengths, axis=0))
+
+
+def _length(op: Any, v: ir.Value, axis: int) -> ir.Value:
+    """One dimension as a vector of one: a constant, or read from the graph input that has it, or from ``v``.
+
+    Reading it from an input leaves ``v`` free to be rewritten, and makes the masks of all layers one.
+    """
+    found = dims(v)
+    assert found is not None
+    wanted = found[axis]
+    if isinstance(wanted, int):
+        return op.constant([wanted], "length", "int64")
+    for given in v.producer().graph.inputs if v.producer() is not None else ():  # type: ignore[union-attr]
+        if wanted in (known := dims(given) or []):
+            at = known.index(wanted)
+            return op.Shape(given, start=at, end=at + 1)
+    return op.Shape(v, start=axis, end=axis + 1)

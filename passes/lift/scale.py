@@ -1,0 +1,103 @@
+"""Scales on their way to the attention scores.
+
+The scale of attention stands on the queries, on the keys, half on each, before or after the heads are split, or on
+the scores. Here it moves to the scores, where the attention rule expects it: a scalar factor commutes with views
+and with products of two activations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxsmith.passes.engine.match import Match
+from onnxsmith.passes.engine.mismatch import Mismatch
+from onnxsmith.passes.engine.pattern import Either, attr, either
+from onnxsmith.passes.engine.require import not_constant, scalar_constant
+from onnxsmith.passes.engine.rule import Rule
+from onnxsmith.passes.engine.values import dims
+
+
+def scaled(op: Any, tag: str, x: Any, factor: Any) -> Either:
+    """``x`` times or divided by a scalar; :func:`factor_of` reads the factor."""
+    return either(tag, mul=op.Mul(x, factor), div=op.Div(x, factor))
+
+
+def factor_of(m: Match, tag: str, name: str) -> float:
+    """The factor that :func:`scaled` (or nothing) put on a value."""
+    if m.tag(tag) not in ("mul", "div"):
+        return 1.0
+    found = m.scalar(name)
+    assert found is not None, "the rule requires a scalar constant"
+    return found if m.tag(tag) == "mul" else 1.0 / found
+
+
+def _product(op: Any, a: Any, b: Any, fa: Any, fb: Any) -> Any:
+    left = either("left_scaled", yes=scaled(op, "left", a, fa), no=a)
+    right = either("right_scaled", yes=scaled(op, "right", b, fb), no=b)
+    return op.MatMul(left, right)
+
+
+def _any_scale(m: Match) -> Mismatch | None:
+    if "yes" in (m.tag("left_scaled"), m.tag("right_scaled")):
+        return None
+    return Mismatch("op-type", "a scale on one of the factors", "none", m.root)
+
+
+def _not_widened(m: Match) -> Mismatch | None:
+    """A one-element factor of higher rank than its operand would add dimensions to it."""
+    for operand, factor in (("a", "fa"), ("b", "fb"), ("x", "factor")):
+        x, f = dims(m.get(operand)), dims(m.get(factor))
+        if f and (x is None or len(f) > len(x)):
+            return Mismatch("rank", "a factor of no higher rank than what it scales", m[factor], m[factor])
+    return None
+
+
+def _hoisted(op: Any, m: Match) -> ir.Value:
+    factor = factor_of(m, "left", "fa") * factor_of(m, "right", "fb")
+    product = op.MatMul(m["a"], m["b"])
+    return op.Mul(product, _like(op, factor, m["a"]))
+
+
+def _like(op: Any, factor: float, x: ir.Value) -> ir.Value:
+    assert x.dtype is not None
+    return op.constant(factor, "scale", x.dtype.numpy())
+
+
+def _reshaped(op: Any, x: Any, factor: Any, shape: Any) -> Any:
+    return op.Reshape(scaled(op, "scaling", x, factor), shape)
+
+
+def _through_reshape(op: Any, m: Match) -> ir.Value:
+    return op.Mul(op.Reshape(m["x"], m["shape"]), _like(op, factor_of(m, "scaling", "factor"), m["x"]))
+
+
+def _transposed(op: Any, x: Any, factor: Any) -> Any:
+    return op.Transpose(scaled(op, "scaling", x, factor), perm=attr("perm"))
+
+
+def _through_transpose(op: Any, m: Match) -> ir.Value:
+    turned = op.Transpose(m["x"], perm=m.attribute("perm"))
+    return op.Mul(turned, _like(op, factor_of(m, "scaling", "factor"), m["x"]))
+
+
+def _float(m: Match) -> Mismatch | None:
+    v = m.get("a") or m["x"]
+    if v.dtype is not None and v.dtype.is_floating_point():
+        return None
+    return Mismatch("dtype", "a floating-point value", v, v)
+
+
+_VIEW = (scalar_constant("factor"), _not_widened, _float)
+
+RULES = [
+    Rule(
+        "scores-scale",
+        _product,
+        _hoisted,
+        (_any_scale, scalar_constant("fa", "fb"), not_constant("a", "b"), _not_widened, _float),
+    ),
+    Rule("view-scale", _reshaped, _through_reshape, _VIEW),
+    Rule("view-scale", _transposed, _through_transpose, _VIEW),
+]

@@ -1,0 +1,204 @@
+"""Symbolic shapes: what a shape computation will give, as products of numbers and named dimensions.
+
+Exporters compute reshape targets from ``Shape``, ``Slice``, ``Gather``, ``Concat`` and ``Mul``. Evaluating those
+symbolically tells that ``Concat(Shape(x)[0:1], [12], ...)`` is ``[batch, 12, ...]`` whatever the spelling.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from onnxsmith.passes.engine.values import attribute, constant, dims
+
+_PRODUCT = re.compile(r"\d+(\*[^*\s]+)+|[^*\s]+(\*[^*\s]+)+")
+_SMALL = 64  # a shape has few elements; larger integer tensors are data
+
+
+@dataclass(frozen=True)
+class Size:
+    """``factor`` times the product of named dimensions: 12, batch, 12*batch."""
+
+    factor: int
+    names: tuple[str, ...] = ()
+
+    def __mul__(self, other: Size) -> Size:
+        return Size(self.factor * other.factor, tuple(sorted(self.names + other.names)))
+
+    def __floordiv__(self, other: Size) -> Size | None:
+        """The exact quotient, or None when there is none in this form."""
+        names = list(self.names)
+        for name in other.names:
+            if name not in names:
+                return None
+            names.remove(name)
+        if other.factor == 0 or self.factor % other.factor:
+            return None
+        return Size(self.factor // other.factor, tuple(names))
+
+    def __str__(self) -> str:
+        parts = [str(self.factor)] * (self.factor != 1 or not self.names) + list(self.names)
+        return "*".join(parts)
+
+    @property
+    def known(self) -> int | None:
+        return None if self.names else self.factor
+
+    @property
+    def dim(self) -> int | str:
+        return self.factor if not self.names else str(self)
+
+
+ONE = Size(1)
+
+
+def size_of(dim: int | str) -> Size:
+    """Read a dimension; a name such as ``12*batch`` is the product that it says."""
+    if isinstance(dim, int):
+        return Size(dim)
+    if _PRODUCT.fullmatch(dim):
+        return product([size_of(int(p) if p.isdigit() else p) for p in dim.split("*")])
+    return Size(1, (dim,))
+
+
+def product(sizes: Sequence[Size]) -> Size:
+    return math.prod(sizes, start=ONE)
+
+
+def sizes(v: ir.Value | None) -> list[Size] | None:
+    """The dimensions of a value. An unknown one gets a name that nothing else has; None if the rank is unknown."""
+    found = dims(v)
+    if found is None or v is None:
+        return None
+    return [size_of(f"?{v.name}.{i}" if d is None else d) for i, d in enumerate(found)]
+
+
+def evaluate(v: ir.Value | None) -> list[Size] | None:
+    """The elements of an integer scalar or vector, or None when they cannot be told."""
+    if v is None or v.dtype not in (ir.DataType.INT64, ir.DataType.INT32):
+        return None
+    tensor = constant(v)
+    if tensor is not None:
+        return [Size(int(n)) for n in tensor.numpy().ravel()] if tensor.size <= _SMALL else None
+    node = v.producer()
+    if node is None or node.domain:
+        return None
+    how = _EVALUATORS.get(node.op_type)
+    return None if how is None else how(node)
+
+
+def _shape(node: ir.Node) -> list[Size] | None:
+    found = sizes(node.inputs[0])
+    return None if found is None else found[attribute(node, "start") or 0 : attribute(node, "end")]
+
+
+def _same(node: ir.Node) -> list[Size] | None:
+    return evaluate(node.inputs[0])
+
+
+def _concat(node: ir.Node) -> list[Size] | None:
+    parts = [evaluate(v) for v in node.inputs]
+    if any(p is None for p in parts):
+        return None
+    return [size for part in parts if part is not None for size in part]
+
+
+def _gather(node: ir.Node) -> list[Size] | None:
+    data, index = evaluate(node.inputs[0]), _ints(node.inputs[1])
+    if data is None or index is None or not all(-len(data) <= i < len(data) for i in index):
+        return None
+    return [data[i] for i in index]
+
+
+def _slice(node: ir.Node) -> list[Size] | None:
+    data = evaluate(node.inputs[0])
+    bounds = [_ints(v) for v in node.inputs[1:3]]
+    step = _ints(node.inputs[4]) if len(node.inputs) > 4 else [1]
+    if data is None or any(b is None or len(b) != 1 for b in [*bounds, step]):
+        return None
+    start, end, stride = (b[0] for b in [*bounds, step] if b is not None)
+    return data[start:end:stride]
+
+
+def _mul(node: ir.Node) -> list[Size] | None:
+    a, b = (evaluate(v) for v in node.inputs)
+    if a is None or b is None or not (len(a) == len(b) or 1 in (len(a), len(b))):
+        return None
+    length = max(len(a), len(b))
+    return [x * y for x, y in zip(a * (length // len(a)), b * (length // len(b)), strict=True)]
+
+
+def _div(node: ir.Node) -> list[Size] | None:
+    a, b = (evaluate(v) for v in node.inputs)
+    if a is None or b is None or len(a) != 1 or len(b) != 1:
+        return None
+    quotient = a[0] // b[0]
+    return None if quotient is None else [quotient]
+
+
+def _reduce_prod(node: ir.Node) -> list[Size] | None:
+    data = evaluate(node.inputs[0])
+    return None if data is None else [product(data)]
+
+
+_EVALUATORS = {
+    "Shape": _shape,
+    "Concat": _concat,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Mul": _mul,
+    "Div": _div,
+    "ReduceProd": _reduce_prod,
+    **dict.fromkeys(("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape"), _same),
+}
+
+
+def _ints(v: ir.Value | None) -> list[int] | None:
+    found = evaluate(v)
+    if found is None or any(s.known is None for s in found):
+        return None
+    return [s.factor for s in found]
+
+
+def reshaped(node: ir.Node) -> list[Size] | None:
+    """The sizes that a Reshape gives, its zeros and its -1 resolved."""
+    source, target = sizes(node.inputs[0]), evaluate(node.inputs[1])
+    if source is None or target is None:
+        return None
+    if not attribute(node, "allowzero"):
+        if any(t.known == 0 and i >= len(source) for i, t in enumerate(target)):
+            return None
+        target = [source[i] if t.known == 0 else t for i, t in enumerate(target)]
+    if all(t.known != -1 for t in target):
+        return target
+    rest = product(source) // product([t for t in target if t.known != -1])
+    return None if rest is None else [rest if t.known == -1 else t for t in target]
+
+
+def infer(model: ir.Model) -> None:
+    """Shape inference in place: ONNX's own, helped where a target is a symbolic product."""
+    inference = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
+    inference(model)
+    if any([_set_reshapes(graph) for graph in model.graphs()]):
+        inference(model)
+
+
+def _set_reshapes(graph: ir.Graph) -> bool:
+    changed = False
+    for node in graph:
+        if node.op_type not in ("Reshape", "Expand") or node.domain:
+            continue
+        found = dims(node.outputs[0])
+        if found is not None and all(d is not None and not str(d).startswith("unk__") for d in found):
+            continue
+        target = reshaped(node) if node.op_type == "Reshape" else evaluate(node.inputs[1])
+        if target is None or (node.op_type == "Expand" and any(t.known == 1 for t in target)):
+            continue
+        node.outputs[0].shape = ir.Shape([t.dim for t in target])
+        changed = True
+    return changed
