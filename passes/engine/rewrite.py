@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -35,10 +35,12 @@ class Rewriter:
     denied: Collection[Site] = ()
     remarks: list[Remark] = field(default_factory=list)
     applied: list[Site] = field(default_factory=list)
+    _imports: MutableMapping[str, int] = field(default_factory=dict)
 
     def __call__(self, model: ir.Model) -> bool:
         """Rewrite in place. Returns whether anything changed."""
         names = Names(model)
+        self._imports = model.opset_imports
         by_root = defaultdict(list)
         for rule in self.rules:
             by_root[rule.roots[0].op_type, rule.roots[0].domain].append(rule)
@@ -67,14 +69,18 @@ class Rewriter:
         if isinstance(found, Mismatch):
             return False
         site = Site(rule.name, str(found.outputs[0].name))
-        replace(found, rule, names)
+        for domain in replace(found, rule, names):
+            self._imports.setdefault(domain, 1)
         self.applied.append(site)
         self.remarks.append(Remark("applied", rule.name, site.output, common_module(found.nodes.values())))
         return True
 
 
-def replace(found: Match, rule: Rule, names: Names) -> None:
-    """Put what the rule builds in place of what it matched; the old output names stay."""
+def replace(found: Match, rule: Rule, names: Names) -> set[str]:
+    """Put what the rule builds in place of what it matched; the old output names stay.
+
+    Returns the operator domains of the new nodes, which the model must import.
+    """
     graph = found.root.graph
     assert isinstance(graph, ir.Graph)
     op, built = rule.build(found)
@@ -90,6 +96,7 @@ def replace(found: Match, rule: Rule, names: Names) -> None:
     graph.remove(old, safe=True)
     if len(found.outputs) > 1:
         graph.sort()  # a user of one output may stand before the last root
+    return {node.domain for node in op.nodes}
 
 
 def substitute(before: ir.Value, after: ir.Value) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from onnxsmith.passes.lift import attention, gelu, heads, norms, scale
+from onnxsmith.passes.lift import attention, gelu, heads, mask_shape, norms, scale
 
 NORMS_AND_ACTIVATIONS = [*norms.RULES, *gelu.RULES]
 SCALES = scale.RULES
 ATTENTION = attention.RULES
-HEADS = heads.RULES
+HEADS = [*heads.RULES, *mask_shape.RULES]
 RULES = [*NORMS_AND_ACTIVATIONS, *SCALES, *ATTENTION, *HEADS]

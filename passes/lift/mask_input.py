@@ -51,7 +51,12 @@ def _expanded(op: Any, mask: ir.Value, q: ir.Value, kt: ir.Value, like: ir.Value
     assert q_dims is not None and kt_dims is not None
     if found is not None and len(found) in (2, 4) and found[-2:] == [q_dims[2], kt_dims[3]]:
         return mask
-    lengths = [_length(op, q, 2), _length(op, kt, 3)]
+    return expand(op, mask, q, 2, kt, 3)
+
+
+def expand(op: Any, mask: ir.Value, q: ir.Value, q_axis: int, k: ir.Value, k_axis: int) -> ir.Value:
+    """The mask expanded to the query length (an axis of ``q``) and the key length (an axis of ``k``)."""
+    lengths = [_length(op, q, q_axis), _length(op, k, k_axis)]
     return op.Expand(mask, op.Concat(op.constant([1, 1], "ones", "int64"), *lengths, axis=0))
 
 
@@ -69,4 +74,4 @@ def _length(op: Any, v: ir.Value, axis: int) -> ir.Value:
         if wanted in (known := dims(given) or []):
             at = known.index(wanted)
             return op.Shape(given, start=at, end=at + 1)
-    return op.Shape(v, start=axis, end=axis + 1)
+    return op.Shape(v, start=axis % len(found), end=axis % len(found) + 1)

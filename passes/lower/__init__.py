@@ -1,0 +1,14 @@
+"""Lower: for each site of the lifted graph the kernel that the target runs best."""
+
+from __future__ import annotations
+
+from onnxsmith.passes.engine.rule import Rule
+from onnxsmith.passes.lower import activation
+from onnxsmith.passes.lower.kernels import Kernels
+
+__all__ = ["Kernels", "rules"]
+
+
+def rules(kernels: Kernels) -> list[Rule]:
+    """The rules that turn standard operators into the target's own where those are faster."""
+    return activation.rules(kernels)

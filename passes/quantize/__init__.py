@@ -1,0 +1,1 @@
+"""Quantize: lossy passes, each held to an accuracy budget instead of the parity rule."""

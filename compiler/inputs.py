@@ -1,0 +1,133 @@
+"""Adversarial inputs: what breaks rewrites in practice, made from what the graph itself says of its inputs.
+
+An integer input that picks rows of a table is a token, segment or position id; any other integer or boolean input of
+two dimensions is a mask. Nothing is guessed from names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxsmith.passes.engine.values import constant, dims
+
+_THROUGH = frozenset({"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Clip", "Max", "Min"})
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of feeds. ``rows`` [B] marks the batch rows that have at least one allowed key."""
+
+    name: str
+    feeds: dict[str, NDArray[Any]]
+    rows: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    name: str
+    batch: int
+    length: int
+    mask: str  # full, right, left, one, blocked
+
+
+PLANS = (
+    _Plan("one token", 1, 1, "full"),
+    _Plan("no padding", 2, 7, "full"),
+    _Plan("right padding", 3, 16, "right"),
+    _Plan("left padding", 3, 16, "left"),
+    _Plan("one token allowed", 2, 9, "one"),
+    _Plan("a blocked row", 3, 8, "blocked"),
+    _Plan("long", 1, 64, "right"),
+)
+
+
+def cases(model: ir.Model, bounds: Mapping[str, int] | None = None, seed: int = 0) -> Iterator[Case]:
+    """The adversarial inputs of a model; ``bounds`` limits named dimensions, as the artifact records them."""
+    rows = {str(v.name): table_rows(v) for v in model.graph.inputs}
+    for plan in PLANS:
+        yield _case(plan, model, rows, bounds or {}, np.random.default_rng(seed))
+
+
+def table_rows(v: ir.Value) -> int | None:
+    """How many rows the constant table has that this input picks from, or None when it picks from none."""
+    seen, stack, found = set(), [v], []
+    while stack:
+        value = stack.pop()
+        for node, i in value.uses():
+            if node in seen:
+                continue
+            if node.op_type == "Gather" and i == 1 and (tensor := constant(node.inputs[0])) is not None:
+                found.append(int(tensor.shape[node.attributes.get_int("axis", 0)]))
+            elif node.op_type in _THROUGH and i == 0:
+                seen.add(node)
+                stack.extend(node.outputs)
+    return min(found, default=None)
+
+
+def _case(
+    plan: _Plan, model: ir.Model, rows: Mapping[str, int | None], bounds: Mapping[str, int], rng: np.random.Generator
+) -> Case:
+    feeds: dict[str, NDArray[Any]] = {}
+    allowed = np.ones(plan.batch, dtype=bool)
+    for v in model.graph.inputs:
+        if v.is_initializer():
+            continue
+        name, shape = str(v.name), _shape(v, plan, bounds)
+        table = rows[name]
+        if v.dtype is not None and v.dtype.is_floating_point():
+            feeds[name] = rng.standard_normal(shape).astype(v.dtype.numpy())
+        elif table is not None:
+            feeds[name] = _ids(shape, table, rng).astype(_numpy(v))
+        else:
+            mask = _mask(plan.mask, shape)
+            feeds[name] = mask.astype(_numpy(v))
+            if mask.ndim > 1 and len(mask) == plan.batch:
+                allowed = mask.reshape(len(mask), -1).any(axis=1)
+    return Case(plan.name, feeds, allowed)
+
+
+def _numpy(v: ir.Value) -> Any:
+    return v.dtype.numpy() if v.dtype is not None else np.int64
+
+
+def _shape(v: ir.Value, plan: _Plan, bounds: Mapping[str, int]) -> tuple[int, ...]:
+    wanted = []
+    for axis, dim in enumerate(dims(v) or []):
+        if isinstance(dim, int):
+            wanted.append(dim)
+        elif axis == 0:
+            wanted.append(plan.batch)
+        else:
+            wanted.append(min(plan.length, bounds.get(str(dim), plan.length)))
+    return tuple(wanted)
+
+
+def _ids(shape: tuple[int, ...], table: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    ids = rng.integers(0, table, shape)
+    if ids.size > 1:
+        ids.flat[0], ids.flat[-1] = 0, table - 1  # the edges of the table
+    return ids
+
+
+def _mask(kind: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    mask = np.ones(shape, dtype=bool)
+    if mask.ndim < 2 or kind == "full":
+        return mask
+    length = shape[-1]
+    for i in range(shape[0]):
+        keep = max(1, length - i * (length // 3) - (shape[0] == 1) * (length // 4))
+        if kind == "right":
+            mask[i, ..., keep:] = False
+        elif kind == "left":
+            mask[i, ..., : length - keep] = False
+        elif kind == "one":
+            mask[i, ...] = np.arange(length) == i
+        elif kind == "blocked":
+            mask[i, ...] = i != 1
+    return mask

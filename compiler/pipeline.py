@@ -1,0 +1,113 @@
+"""The pass manager: passes in order, and one observer that sees the model before and after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from onnxsmith.compiler.target import Target
+from onnxsmith.passes import lift, lower
+from onnxsmith.passes.canonicalize import canonicalize, infer, shorten, sweep
+from onnxsmith.passes.engine.remark import Remark
+from onnxsmith.passes.engine.rewrite import Rewriter, Site
+from onnxsmith.passes.engine.rule import Rule
+from onnxsmith.passes.lift import masks
+from onnxsmith.passes.quantize import int8
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One step: its rules run to a fixed point, then views are shortened and leftovers swept away.
+
+    ``lossy`` steps change results by intent, within a budget; they are not held to the parity rule.
+    """
+
+    name: str
+    rules: tuple[Rule, ...] = ()
+    lossy: bool = False
+
+    def run(self, model: ir.Model, denied: Collection[Site] = ()) -> Outcome:
+        rewriter = Rewriter(self.rules, denied)
+        if rewriter(model):
+            infer(model)
+            if shorten(model):
+                sweep(model)
+                infer(model)
+            else:
+                sweep(model)
+        return Outcome(model, rewriter.remarks, rewriter.applied)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass left behind: the model, what it said, and where it changed something."""
+
+    model: ir.Model
+    remarks: list[Remark] = field(default_factory=list)
+    applied: list[Site] = field(default_factory=list)
+
+
+Observer = Callable[[Pass, ir.Model, Outcome], Collection[Site]]
+
+
+def passes(target: Target, precision: str) -> list[Pass]:
+    """The passes for a target and a precision, in order; canonicalization comes before them."""
+    steps = [
+        Pass("lift-norms-and-activations", tuple(lift.NORMS_AND_ACTIVATIONS)),
+        Pass("lift-scales", tuple(lift.SCALES)),
+        Pass("lift-attention", tuple(lift.ATTENTION)),
+        Pass("lift-heads", tuple(lift.HEADS)),
+    ]
+    if target.kernels is not None:
+        steps.append(Pass(f"lower-{target.name}", tuple(lower.rules(target.kernels))))
+        if precision == "int8":
+            rule_sets = int8.rules(target.kernels)
+            steps += [Pass(f"int8-{i}", tuple(rules), lossy=True) for i, rules in enumerate(rule_sets, 1)]
+    return steps
+
+
+def run(model: ir.Model, steps: list[Pass], observer: Observer | None = None) -> Outcome:
+    """Canonicalize and run the passes. The observer may name sites to undo: their pass is then run again without.
+
+    The given model must not be used afterwards.
+    """
+    model = canonicalize(model)
+    remarks: list[Remark] = []
+    applied: list[Site] = []
+    for step in steps:
+        outcome = _observed(step, model, observer)
+        remarks += outcome.remarks
+        applied += outcome.applied
+        model = outcome.model
+    return Outcome(model, _settled(remarks, model) + masks.annotate(model), applied)
+
+
+def _observed(step: Pass, model: ir.Model, observer: Observer | None) -> Outcome:
+    if observer is None:
+        return step.run(model)
+    denied: set[Site] = set()
+    while True:
+        outcome = step.run(model.clone(), denied)
+        rejected = set(observer(step, model, outcome)) - denied
+        if not rejected:
+            return replace(outcome, remarks=outcome.remarks + [_undone(site) for site in denied])
+        denied |= rejected
+
+
+def _undone(site: Site) -> Remark:
+    return Remark("missed", site.rule, site.output, code="parity", reason="parity: the rewrite was rolled back")
+
+
+def _settled(remarks: list[Remark], model: ir.Model) -> list[Remark]:
+    """Drop misses whose anchor a later pass took away, and keep the furthest of several for one anchor."""
+    left = {str(n.name) for n in model.graph.all_nodes()}
+    best: dict[str, Remark] = {}
+    for remark in remarks:
+        if remark.kind != "missed" or (remark.code != "parity" and remark.node not in left):
+            continue
+        known = best.get(remark.node)
+        if known is None or remark.matched > known.matched:
+            best[remark.node] = remark
+    return [r for r in remarks if r.kind != "missed"] + list(best.values())

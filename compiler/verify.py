@@ -1,0 +1,157 @@
+"""Verification: evidence that what runs now computes what the original computed.
+
+Two checks. *Each* compares every region that a pass changed, on values captured before the pass, with the region's
+own float64 evaluation. *Final* compares the whole compiled model with the whole original. Both run the float32
+baseline with all of ONNX Runtime's optimizations off, else its fusions would hide ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxsmith.compiler.inputs import Case
+from onnxsmith.compiler.pipeline import Outcome, Pass
+from onnxsmith.compiler.reference import Reference
+from onnxsmith.compiler.region import Region, changed, cut, expose
+from onnxsmith.compiler.session import run_model
+from onnxsmith.passes.engine.provenance import rule_of
+from onnxsmith.passes.engine.rewrite import Site
+from onnxsmith.runtime.parity import ErrorRatio, cosine, error_ratio
+
+Values = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one output of one region or model showed over all inputs: the worst ratio, and the input that gave it."""
+
+    rule: str
+    output: str
+    worst: ErrorRatio
+    case: str
+    cases: int
+
+    def to_json(self) -> dict[str, object]:
+        return {"rule": self.rule, "output": self.output, "case": self.case, "cases": self.cases, **self.worst.to_json()}
+
+
+@dataclass
+class EachPass:
+    """The pipeline observer of ``--verify each``: checks every changed region and names the sites to undo."""
+
+    cases: list[Case]
+    evidence: list[Evidence] = field(default_factory=list)
+    rejected: list[Evidence] = field(default_factory=list)
+
+    def __call__(self, step: Pass, before: ir.Model, outcome: Outcome) -> Collection[Site]:
+        if step.lossy or not outcome.applied:
+            return ()
+        found = check_regions(before, outcome.model, self.cases)
+        bad = [e for e in found if not e.worst.fine]
+        sites = _sites(bad, outcome)
+        if not sites:
+            self.evidence += found
+        self.rejected += bad if sites else []
+        return sites
+
+
+def _sites(bad: list[Evidence], outcome: Outcome) -> set[Site]:
+    """The applied sites behind failing outputs: the one that gives the output, else all of the pass's same rule."""
+    sites: set[Site] = set()
+    for e in bad:
+        exact = {s for s in outcome.applied if s.output == e.output}
+        sites |= exact or {s for s in outcome.applied if s.rule == e.rule} or set(outcome.applied)
+    return sites
+
+
+def check_regions(before: ir.Model, after: ir.Model, cases: Iterable[Case]) -> list[Evidence]:
+    """One evidence per output of every region that differs between the two models."""
+    regions = changed(before, after)
+    if not regions:
+        return []
+    inputs = tuple(dict.fromkeys(n for r in regions for n in r.inputs))
+    outputs = tuple(dict.fromkeys(n for r in regions for n in r.outputs))
+    exposed, new = expose(before, [*inputs, *outputs]), [(r, cut(after, r.inputs, r.outputs)) for r in regions]
+    old = [Reference(cut(before, r.inputs, r.outputs)) for r in regions]
+    worst: dict[str, tuple[ErrorRatio, str]] = {}
+    tried = 0
+    capture, runs = run_model(exposed), [run_model(model) for _, model in new]
+    for case in cases:
+        tried += 1
+        captured = {**case.feeds, **capture(case.feeds)}
+        for region, reference, candidate in zip(regions, old, runs, strict=True):
+            feeds = {name: captured[name] for name in region.inputs}
+            truth, result = reference.run(feeds), candidate(feeds)
+            for name in region.outputs:
+                ratio = error_ratio(result[name], captured[name], truth[name])
+                _keep_worst(worst, name, ratio, case.name)
+    return [
+        Evidence(_rule_at(region, name), name, *worst[name], tried) for region in regions for name in region.outputs
+    ]
+
+
+def _rule_at(region: Region, output: str) -> str:
+    node = next(n for n in region.nodes if any(v.name == output for v in n.outputs))
+    return rule_of(node) or "tidy"
+
+
+def _keep_worst(worst: dict[str, tuple[ErrorRatio, str]], name: str, ratio: ErrorRatio, case: str) -> None:
+    known = worst.get(name)
+    if known is None or (not ratio.fine, ratio.rms) > (not known[0].fine, known[0].rms):
+        worst[name] = (ratio, case)
+
+
+def check_whole(
+    original: ir.Model, compiled: ir.Model, cases: Iterable[Case], config: Mapping[str, str]
+) -> list[Evidence]:
+    """The compiled model, run with its session options, against the original in float64: one evidence per output."""
+    reference, baseline = Reference(original), run_model(original)
+    candidate = run_model(compiled, optimize=True, config=config)
+    worst: dict[str, tuple[ErrorRatio, str]] = {}
+    tried = 0
+    for case in cases:
+        tried += 1
+        truth, own, result = reference.run(case.feeds), baseline(case.feeds), candidate(case.feeds)
+        for name in result:
+            _keep_worst(worst, name, error_ratio(result[name], own[name], truth[name], case.rows), case.name)
+    return [Evidence("whole model", name, *found, tried) for name, found in worst.items()]
+
+
+@dataclass(frozen=True)
+class Closeness:
+    """How near a lossy variant stays to the float32 original: the smallest and mean cosine, and the relative RMS."""
+
+    output: str
+    smallest_cosine: float
+    mean_cosine: float
+    relative_rms: float
+
+    def to_json(self) -> dict[str, object]:
+        return dict(vars(self))
+
+
+def check_closeness(
+    original: ir.Model, compiled: ir.Model, cases: Iterable[Case], config: Mapping[str, str]
+) -> list[Closeness]:
+    """For lossy precisions: cosines along the last axis over rows that have an allowed key."""
+    baseline, candidate = run_model(original), run_model(compiled, optimize=True, config=config)
+    pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
+    for case in cases:
+        own, result = baseline(case.feeds), candidate(case.feeds)
+        for name, value in result.items():
+            if value.ndim > 1 and np.issubdtype(value.dtype, np.floating):
+                pairs.setdefault(name, []).append((own[name][case.rows], value[case.rows]))
+    return [_closeness(name, found) for name, found in pairs.items()]
+
+
+def _closeness(name: str, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> Closeness:
+    cosines = np.concatenate([cosine(a, b).ravel() for a, b in pairs])
+    wrong = sum(float(np.sum((a.astype(np.float64) - b) ** 2)) for a, b in pairs)
+    right = sum(float(np.sum(a.astype(np.float64) ** 2)) for a, _ in pairs)
+    return Closeness(name, float(cosines.min()), float(cosines.mean()), float(np.sqrt(wrong / max(right, 1e-300))))

@@ -1,0 +1,86 @@
+"""Parity: how far an output is from the truth, measured by how far the original already was.
+
+The truth is the original graph in float64. A rewrite is fine when its RMS error is at most twice the original
+float32 graph's own and its largest error at most four times; both are compared no finer than 4 ULP of the output's
+RMS, below which the float32 format itself decides. (The rule follows PyTorch's accuracy check, which anchors in
+float64 likewise.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RMS_LIMIT = 2.0
+LARGEST_LIMIT = 4.0
+FLOOR_ULP = 4.0
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class ErrorRatio:
+    """``rms`` and ``largest`` are the candidate's errors over the baseline's (or over the floor, if that is more)."""
+
+    rms: float
+    largest: float
+    relative_rms: float
+    finite: bool = True
+
+    @property
+    def fine(self) -> bool:
+        return self.finite and self.rms <= RMS_LIMIT and self.largest <= LARGEST_LIMIT
+
+    def to_json(self) -> dict[str, float | bool]:
+        return {**asdict(self), "fine": self.fine}
+
+
+def error_ratio(
+    candidate: Array, baseline: Array, reference: Array, rows: NDArray[np.bool_] | None = None
+) -> ErrorRatio:
+    """Compare two float32 results with the float64 reference, all of one shape [B, ...].
+
+    ``rows`` [B] selects the batch rows that have an allowed key; elsewhere values must only be finite. Integer and
+    boolean outputs must be equal.
+    """
+    if candidate.shape != reference.shape:
+        return ErrorRatio(np.inf, np.inf, np.inf, False)
+    if not np.issubdtype(reference.dtype, np.floating):
+        wrong = float(not np.array_equal(candidate, baseline))
+        return ErrorRatio(*(np.inf if wrong else 0.0,) * 3)
+    finite = bool(np.all(np.isfinite(candidate) | ~np.isfinite(baseline)))
+    if rows is not None and reference.ndim and rows.shape == reference.shape[:1]:
+        candidate, baseline, reference = candidate[rows], baseline[rows], reference[rows]
+    usable = np.isfinite(reference)
+    if not usable.any():
+        return ErrorRatio(0.0, 0.0, 0.0, finite)
+    truth = reference[usable].astype(np.float64)
+    off, own = np.abs(candidate[usable] - truth), np.abs(baseline[usable] - truth)
+    scale = rms(truth)
+    floor = FLOOR_ULP * _ulp(baseline.dtype) * scale + np.finfo(np.float64).tiny
+    return ErrorRatio(
+        rms(off) / max(rms(own), floor),
+        float(off.max()) / max(float(own.max()), floor),
+        rms(off) / (scale + np.finfo(np.float64).tiny),
+        finite,
+    )
+
+
+def _ulp(dtype: np.dtype[np.generic]) -> float:
+    return (
+        float(np.finfo(dtype).eps) if np.issubdtype(dtype, np.floating) else float(np.finfo(np.float32).eps)
+    )
+
+
+def rms(x: Array) -> float:
+    """Root mean square of all elements."""
+    return float(np.sqrt(np.mean(np.square(x.astype(np.float64))))) if x.size else 0.0
+
+
+def cosine(a: Array, b: Array) -> NDArray[np.float64]:
+    """Cosines along the last axis of two arrays [..., D]; 1 where both rows are zero."""
+    a64, b64 = a.astype(np.float64), b.astype(np.float64)
+    lengths = np.linalg.norm(a64, axis=-1) * np.linalg.norm(b64, axis=-1)
+    dot = np.sum(a64 * b64, axis=-1)
+    return np.where(lengths > 0, dot / np.where(lengths > 0, lengths, 1), (dot == lengths).astype(np.float64))
