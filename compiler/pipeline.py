@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxsmith.compiler.target import Target
 from onnxsmith.passes import lift, lower
-from onnxsmith.passes.canonicalize import canonicalize, infer, shorten, sweep
+from onnxsmith.passes.canonicalize import infer, shorten, sweep
 from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.rewrite import Rewriter, Site
 from onnxsmith.passes.engine.rule import Rule
@@ -53,7 +53,7 @@ Observer = Callable[[Pass, ir.Model, Outcome], Collection[Site]]
 
 
 def passes(target: Target, precision: str) -> list[Pass]:
-    """The passes for a target and a precision, in order; canonicalization comes before them."""
+    """The passes for a target and a precision, in order; they expect a canonical model."""
     steps = [
         Pass("lift-norms-and-activations", tuple(lift.NORMS_AND_ACTIVATIONS)),
         Pass("lift-scales", tuple(lift.SCALES)),
@@ -69,11 +69,10 @@ def passes(target: Target, precision: str) -> list[Pass]:
 
 
 def run(model: ir.Model, steps: list[Pass], observer: Observer | None = None) -> Outcome:
-    """Canonicalize and run the passes. The observer may name sites to undo: their pass is then run again without.
+    """Run the passes on a canonical model. The observer may name sites to undo: their pass is run again without.
 
     The given model must not be used afterwards.
     """
-    model = canonicalize(model)
     remarks: list[Remark] = []
     applied: list[Site] = []
     for step in steps:

@@ -1,0 +1,1 @@
+"""Transformer definitions in PyTorch, and the readers of their checkpoints."""

@@ -60,9 +60,9 @@ def error_ratio(
     scale = rms(truth)
     floor = FLOOR_ULP * _ulp(baseline.dtype) * scale + np.finfo(np.float64).tiny
     return ErrorRatio(
-        rms(off) / max(rms(own), floor),
-        float(off.max()) / max(float(own.max()), floor),
-        rms(off) / (scale + np.finfo(np.float64).tiny),
+        float(rms(off) / max(rms(own), floor)),
+        float(off.max() / max(own.max(), floor)),
+        float(rms(off) / (scale + np.finfo(np.float64).tiny)),
         finite,
     )
 

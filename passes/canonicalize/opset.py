@@ -55,7 +55,10 @@ def _detach(model: ir.Model) -> dict[str, ir.TensorProtocol]:
     """Turn large initializers into plain graph inputs; returns their tensors by name."""
     graph, weights = model.graph, {}
     for name, v in list(graph.initializers.items()):
-        if v.const_value is None or v.const_value.nbytes <= _SMALL_BYTES:
+        if v.const_value is None:
+            continue
+        if v.const_value.nbytes <= _SMALL_BYTES:
+            v.const_value = ir.tensor(v.const_value.numpy(), name=name)  # a proto forgets the folder of a file
             continue
         weights[name] = v.const_value
         v.shape, v.type = ir.Shape(v.const_value.shape), ir.TensorType(v.const_value.dtype)

@@ -1,0 +1,136 @@
+"""From a PyTorch module to an ONNX artifact, by torch.onnx's dynamo exporter."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from onnxsmith.compiler.artifact import check_writable, write_artifact
+from onnxsmith.errors import BadInput
+
+if TYPE_CHECKING:
+    from onnxsmith.models.checkpoint import Checkpoint
+
+# The exporter's native opset: what it writes there needs no conversion, and every runtime in use reads it.
+OPSET = 18
+_EXAMPLE_SIZES = {"batch": 2, "sequence": 7}
+_OTHER_SIZE = 5
+
+
+def export(source: str, output: str | Path, *, checkpoint: str | Path | None = None, opset: int = OPSET) -> Path:
+    """Export an architecture with a checkpoint, a named config, or a user's factory; returns the output path.
+
+    Args:
+        source: "bert" (with ``checkpoint``), a config name such as "bert-base", or "package.module:factory".
+        output: a folder to make, or a file that ends with .onnx.
+        checkpoint: a Hugging Face folder, for an architecture.
+        opset: the ONNX opset to write, 18 or later.
+
+    Raises:
+        BadInput: torch is not installed, or the source, checkpoint or output cannot be used.
+    """
+    output = Path(output)
+    check_writable(output)
+    found = _load(source, checkpoint)
+    model = to_onnx(found, opset)
+    sidecars = [found.tokenizer] if found.tokenizer else []
+    write_artifact(output, model, _manifest(source, found, model), sidecars)
+    return output
+
+
+def _load(source: str, checkpoint: str | Path | None) -> Checkpoint:
+    try:
+        from onnxsmith.models import checkpoint as checkpoints
+        from onnxsmith.models import factory, registry
+    except ModuleNotFoundError as e:
+        raise BadInput(f"export needs {e.name}, which is not installed: pip install 'onnxsmith[torch]'") from e
+    if ":" in source:
+        return factory.from_factory(source)
+    if source not in registry.ARCHITECTURES:
+        return registry.build(source)
+    if checkpoint is None:
+        raise BadInput(f"architecture {source!r} needs --checkpoint FOLDER, or name a config such as bert-base")
+    return checkpoints.load_checkpoint(checkpoint)
+
+
+def to_onnx(found: Checkpoint, opset: int = OPSET) -> ir.Model:
+    """The module as an ONNX model in memory; its weights are shared with the module, not copied."""
+    import torch
+
+    task = found.task
+    inputs = tuple(_example(torch, spec.dtype, spec.dims) for spec in task.inputs)
+    names: dict[str, Any] = {}
+    for spec in task.inputs:
+        for dim in spec.dims:
+            if isinstance(dim, str) and dim not in names:
+                names[dim] = torch.export.Dim(dim, max=task.bounds.get(dim))
+    shapes = tuple({i: names[d] for i, d in enumerate(s.dims) if isinstance(d, str)} for s in task.inputs)
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                found.module,
+                inputs,
+                dynamo=True,
+                opset_version=opset,
+                input_names=[s.name for s in task.inputs],
+                output_names=[s.name for s in task.outputs],
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+        except Exception as e:  # the exporter wraps what user code raises in types of its own
+            reason = next((line for line in str(e).splitlines() if line.strip()), type(e).__name__)
+            raise BadInput(f"torch.onnx cannot export the model: {reason}") from e
+    assert program is not None
+    return program.model  # type: ignore[return-value]
+
+
+def _example(torch: Any, dtype: str, dims: tuple[str | int, ...]) -> Any:
+    size = [d if isinstance(d, int) else _EXAMPLE_SIZES.get(d, _OTHER_SIZE) for d in dims]
+    kind = getattr(torch, dtype)
+    return torch.ones(size, dtype=kind) if not kind.is_floating_point else torch.rand(size, dtype=kind)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter talks on stdout and through warnings and logs; none of it helps our users."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _manifest(source: str, found: Checkpoint, model: ir.Model) -> dict[str, Any]:
+    task = found.task
+    return {
+        "format": 1,
+        "onnxsmith": version("onnxsmith"),
+        "task": task.name,
+        "source": {"name": source, "sha256": sha256(found.weights) if found.weights else None},
+        "versions": {name: version(name) for name in ("torch", "onnx", "onnxscript")},
+        "opset": model.opset_imports[""],
+        "inputs": [spec.to_json() for spec in task.inputs],
+        "outputs": [spec.to_json() for spec in task.outputs],
+        "bounds": dict(task.bounds),
+        "tokenizer": found.tokenizer.name if found.tokenizer else None,
+        "max_length": found.max_length,
+    }
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,163 @@
+"""Optimize: from any ONNX Transformer to a faster one, verified against the original."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import onnx_ir as ir
+
+from onnxsmith.compiler import pipeline, sites
+from onnxsmith.compiler.artifact import check_writable, write_artifact
+from onnxsmith.compiler.export import sha256
+from onnxsmith.compiler.inputs import Case
+from onnxsmith.compiler.load import load_model
+from onnxsmith.compiler.report import OptimizeReport, ParityReport, summarize
+from onnxsmith.compiler.target import Target, target as find_target
+from onnxsmith.errors import BadUsage, CheckFailed
+from onnxsmith.passes.canonicalize import canonicalize
+from onnxsmith.runtime.artifact import Artifact, open_artifact
+from onnxsmith.runtime.options import METADATA_KEY, encode_config
+
+Verify = Literal["final", "each", "off"]
+_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "onnx": []}
+
+
+def optimize(
+    source: str | Path,
+    output: str | Path | None,
+    *,
+    target: str = "cpu",
+    precision: str = "fp32",
+    verify: Verify = "final",
+    strict: bool = False,
+) -> OptimizeReport:
+    """Optimize the model at ``source`` and write it to ``output`` (None: only report).
+
+    Args:
+        source: an artifact folder or an .onnx file; it is never changed.
+        output: a folder to make, or a file that ends with .onnx.
+        target: "cpu", or "onnx" for a portable model of standard operators.
+        precision: "fp32", or "int8" (dynamic activations, per-channel weights).
+        verify: "final" checks the whole, "each" every rewrite as well, rolling back what breaks parity.
+        strict: fail instead of rolling back.
+
+    Raises:
+        BadInput: the model or the output cannot be used. BadUsage: no such target, precision or verification.
+        CheckFailed: parity does not hold (and nothing is written).
+    """
+    if verify not in ("final", "each", "off"):
+        raise BadUsage(f"no verification {verify!r}; choose one of final, each, off")
+    where = find_target(target, precision)
+    if output is not None:
+        check_writable(Path(output))
+    job = _Job(open_artifact(source), where, precision, strict)
+    report, model = job.run(verify)
+    if output is not None:
+        with job.timed("write"):
+            job.write(Path(output), model, report)
+    return report
+
+
+class _Job:
+    """One optimization: the source, what to make of it, and how long each step took."""
+
+    def __init__(self, source: Artifact, target: Target, precision: str, strict: bool) -> None:
+        self.source, self.target, self.precision, self.strict = source, target, precision, strict
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[step] = round(self.seconds.get(step, 0) + time.perf_counter() - start, 3)
+
+    def run(self, verify: Verify) -> tuple[OptimizeReport, ir.Model]:
+        report, model = self._attempt(verify)
+        if report.parity is None or report.parity.fine:
+            return report, model
+        if verify == "final" and not self.strict:
+            return self.run("each")  # something broke parity: find it and go on without it
+        raise CheckFailed(f"the result differs from the original ({report.parity}); nothing was written")
+
+    def _attempt(self, verify: Verify) -> tuple[OptimizeReport, ir.Model]:
+        with self.timed("load"):
+            original = load_model(self.source.model)
+        nodes, size = original.graph.num_nodes(), _bytes(original)
+        steps = pipeline.passes(self.target, self.precision)
+        observer = self._observer() if verify == "each" else None
+        with self.timed("compile"):
+            model = canonicalize(original)
+            anchors = sites.find(model)
+            outcome = pipeline.run(model, steps, observer)
+        if observer and observer.rejected and self.strict:
+            worst = observer.rejected[0]
+            raise CheckFailed(f"rule {worst.rule} breaks parity at {worst.output}; run without --strict to go on")
+        with self.timed("verify"):
+            parity = self._parity(outcome.model) if verify != "off" else None
+        evidence, rejected = (observer.evidence, observer.rejected) if observer else ([], [])
+        report = OptimizeReport(
+            sites.settle(anchors, outcome.model, outcome.remarks),
+            outcome.remarks,
+            summarize(outcome.applied, evidence, rejected),
+            parity,
+            nodes,
+            outcome.model.graph.num_nodes(),
+            size,
+            _bytes(outcome.model),
+            self.seconds,
+        )
+        return report, outcome.model
+
+    def _cases(self) -> list[Case]:
+        from onnxsmith.compiler.verify import runnable
+
+        return runnable(load_model(self.source.model), self.source.manifest.get("bounds", {}))
+
+    def _observer(self) -> Any:
+        from onnxsmith.compiler.verify import EachPass
+
+        return EachPass(self._cases())
+
+    def _parity(self, model: ir.Model) -> ParityReport:
+        """Exact precisions are held to the parity rule, lossy ones are told how close they are."""
+        from onnxsmith.compiler.verify import Unverifiable, check_closeness, check_whole
+
+        original, cases, config = load_model(self.source.model), self._cases(), self.target.session
+        if self.precision != "fp32":
+            return ParityReport(closeness=check_closeness(original, model, cases, config))
+        try:
+            return ParityReport(check_whole(original, model, cases, config))
+        except Unverifiable as e:
+            if self.strict:
+                raise CheckFailed(f"cannot verify: {e}; run without --strict to go on unverified") from e
+            return ParityReport(note=f"not verified: {e}")
+
+    def write(self, output: Path, model: ir.Model, report: OptimizeReport) -> None:
+        if self.target.session:
+            model.metadata_props[METADATA_KEY] = encode_config(self.target.session)
+        tokenizer = self.source.sidecar("tokenizer")
+        write_artifact(output, model, self._manifest(report), [tokenizer] if tokenizer else [])
+
+    def _manifest(self, report: OptimizeReport) -> dict[str, Any]:
+        return {
+            "format": 1,
+            **self.source.manifest,
+            "onnxsmith": version("onnxsmith"),
+            "source": {"name": self.source.model.name, "sha256": sha256(self.source.model)},
+            "versions": {name: version(name) for name in ("onnx", "onnx-ir", "onnxscript")},
+            "target": self.target.name,
+            "precision": self.precision,
+            "session": {"config": self.target.session, "providers": _PROVIDERS[self.target.name]},
+            "passes": [step.name for step in pipeline.passes(self.target, self.precision)],
+            **{key: value for key, value in report.to_json().items() if key in ("sites", "rewrites", "parity")},
+            "missed": [r.to_json() for r in report.remarks if r.kind == "missed"],
+        }
+
+
+def _bytes(model: ir.Model) -> int:
+    return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)

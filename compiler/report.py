@@ -1,0 +1,90 @@
+"""What `optimize` did, as data: the command line prints it, the artifact keeps it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from onnxsmith.compiler.sites import Site
+from onnxsmith.compiler.verify import Closeness, Evidence
+from onnxsmith.passes.engine.remark import Remark
+from onnxsmith.passes.engine.rewrite import Site as Applied
+
+
+@dataclass(frozen=True)
+class RuleSummary:
+    """One rule over the whole model. Ratios are worst cases over sites and inputs; None when not verified each."""
+
+    rule: str
+    count: int
+    worst_rms_ratio: float | None = None
+    worst_max_ratio: float | None = None
+    rolled_back: int = 0
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """The whole model against the original in float64, and how close a lossy variant stays to float32."""
+
+    evidence: list[Evidence] = field(default_factory=list)
+    closeness: list[Closeness] = field(default_factory=list)
+    note: str = ""
+
+    @property
+    def fine(self) -> bool:
+        return all(e.worst.fine for e in self.evidence)
+
+    def __str__(self) -> str:
+        exact = [f"{e.output} {e.worst.rms:.2f}x rms, {e.worst.largest:.2f}x largest" for e in self.evidence]
+        near = [f"{c.output} cosine {c.mean_cosine:.5f}, at worst {c.smallest_cosine:.5f}" for c in self.closeness]
+        return "; ".join(filter(None, [*exact, *near, self.note]))
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "fine": self.fine,
+            "outputs": [e.to_json() for e in self.evidence],
+            "closeness": [c.to_json() for c in self.closeness],
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True)
+class OptimizeReport:
+    """Sites, rewrites, remarks and figures of one run. Bytes are those of the model with its weights."""
+
+    sites: list[Site]
+    remarks: list[Remark]
+    rewrites: list[RuleSummary]
+    parity: ParityReport | None
+    nodes_before: int
+    nodes_after: int
+    bytes_before: int
+    bytes_after: int
+    seconds: dict[str, float]
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "sites": [s.to_json() for s in self.sites],
+            "remarks": [r.to_json() for r in self.remarks],
+            "rewrites": [asdict(r) for r in self.rewrites],
+            "parity": self.parity.to_json() if self.parity else None,
+            "nodes": {"before": self.nodes_before, "after": self.nodes_after},
+            "bytes": {"before": self.bytes_before, "after": self.bytes_after},
+            "seconds": self.seconds,
+        }
+
+
+def summarize(
+    applied: Sequence[Applied], evidence: Sequence[Evidence], rejected: Sequence[Evidence]
+) -> list[RuleSummary]:
+    """One row per rule that fired or was rolled back, in the order of first use."""
+    counts = Counter(site.rule for site in applied)
+    undone = Counter(e.rule for e in rejected)
+    rows = []
+    for rule in dict.fromkeys([*counts, *undone]):
+        ratios = [e.worst for e in evidence if e.rule == rule]
+        rms = max((r.rms for r in ratios), default=None)
+        largest = max((r.largest for r in ratios), default=None)
+        rows.append(RuleSummary(rule, counts[rule], rms, largest, undone[rule]))
+    return rows
