@@ -88,7 +88,7 @@ class _Job:
         with self.timed("load"):
             original = load_model(self.source.model)
         nodes, size = original.graph.num_nodes(), _bytes(original)
-        steps = pipeline.passes(self.target, self.precision)
+        steps = pipeline.passes(self.target, self.precision, self._bounds())
         observer = self._observer() if verify == "each" else None
         with self.timed("compile"):
             model = canonicalize(original)
@@ -113,10 +113,13 @@ class _Job:
         )
         return report, outcome.model
 
+    def _bounds(self) -> dict[str, int]:
+        return dict(self.source.manifest.get("bounds", {}))
+
     def _cases(self) -> list[Case]:
         from onnxsmith.compiler.verify import runnable
 
-        return runnable(load_model(self.source.model), self.source.manifest.get("bounds", {}))
+        return runnable(load_model(self.source.model), self._bounds())
 
     def _observer(self) -> Any:
         from onnxsmith.compiler.verify import EachPass

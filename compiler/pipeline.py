@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
+from onnxsmith.compiler.calibrate import smoothing
 from onnxsmith.compiler.target import Target
 from onnxsmith.passes import lift, lower
 from onnxsmith.passes.canonicalize import infer, shorten, sweep
@@ -14,6 +15,7 @@ from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.rewrite import Rewriter, Site
 from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.lift import masks
+from onnxsmith.passes.lower import Kernels
 from onnxsmith.passes.quantize import int8
 
 
@@ -21,15 +23,18 @@ from onnxsmith.passes.quantize import int8
 class Pass:
     """One step: its rules run to a fixed point, then views are shortened and leftovers swept away.
 
+    ``prepare`` makes further rules from the model as it stands, for steps that measure before they rewrite.
     ``lossy`` steps change results by intent, within a budget; they are not held to the parity rule.
     """
 
     name: str
     rules: tuple[Rule, ...] = ()
+    prepare: Callable[[ir.Model], tuple[Rule, ...]] | None = None
     lossy: bool = False
 
     def run(self, model: ir.Model, denied: Collection[Site] = ()) -> Outcome:
-        rewriter = Rewriter(self.rules, denied)
+        prepared = self.prepare(model) if self.prepare else ()
+        rewriter = Rewriter(self.rules + prepared, denied)
         if rewriter(model):
             infer(model)
             if shorten(model):
@@ -52,8 +57,11 @@ class Outcome:
 Observer = Callable[[Pass, ir.Model, Outcome], Collection[Site]]
 
 
-def passes(target: Target, precision: str) -> list[Pass]:
-    """The passes for a target and a precision, in order; they expect a canonical model."""
+def passes(target: Target, precision: str, bounds: Mapping[str, int] | None = None) -> list[Pass]:
+    """The passes for a target and a precision, in order; they expect a canonical model.
+
+    ``bounds`` gives the largest size of a named dimension, for steps that run the model.
+    """
     steps = [
         Pass("lift-norms-and-activations", tuple(lift.NORMS_AND_ACTIVATIONS)),
         Pass("lift-scales", tuple(lift.SCALES)),
@@ -63,9 +71,12 @@ def passes(target: Target, precision: str) -> list[Pass]:
     if target.kernels is not None:
         steps.append(Pass(f"lower-{target.name}", tuple(lower.rules(target.kernels))))
         if precision == "int8":
-            rule_sets = int8.rules(target.kernels)
-            steps += [Pass(f"int8-{i}", tuple(rules), lossy=True) for i, rules in enumerate(rule_sets, 1)]
+            steps.append(Pass("int8", prepare=_int8(target.kernels, bounds or {}), lossy=True))
     return steps
+
+
+def _int8(kernels: Kernels, bounds: Mapping[str, int]) -> Callable[[ir.Model], tuple[Rule, ...]]:
+    return lambda model: int8.rules(kernels, smoothing(model, bounds))
 
 
 def run(model: ir.Model, steps: list[Pass], observer: Observer | None = None) -> Outcome:

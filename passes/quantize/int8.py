@@ -1,15 +1,16 @@
 """Products with constant weights in 8 bits: signed weights per output channel, activations quantized as they come.
 
-    x [.., K] float ─ DynamicQuantizeLinear (uint8, one scale) ─┐
-    W [K, N] float  ─ int8, one scale per column ───────────────┴─ MatMulIntegerToFloat (+ bias [N]) ─ y [.., N]
+    x [.., K] float ─ (· 1/s) ─ DynamicQuantizeLinear (uint8, one scale) ─┐
+    W [K, N] float  ─ (· s) ─── int8, one scale per column ───────────────┴─ MatMulIntegerToFloat (+ bias) ─ y [.., N]
 
 Signed weights with unsigned activations are what VNNI and AMX multiply; consumers of one activation share its
-quantization (equal nodes are merged). Source: Jacob et al. 2018, arXiv:1712.05877; ONNX Runtime's contrib operator
-MatMulIntegerToFloat.
+quantization (equal nodes are merged). The factors s (see smooth.py) stand only where a few channels would otherwise
+take the whole range. Sources: Jacob et al. 2018, arXiv:1712.05877; ONNX Runtime's operator MatMulIntegerToFloat.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.require import dtype, is_constant, not_constant, shapes
 from onnxsmith.passes.engine.rule import Rule
-from onnxsmith.passes.engine.values import constant
+from onnxsmith.passes.engine.values import constant, rank
 from onnxsmith.passes.lower.kernels import MICROSOFT, Kernels
 
+Array = np.ndarray[Any, Any]
 _SMALLEST = 32  # a product this thin costs more to quantize than to compute
 _LARGEST_CODE = 127
 
@@ -42,26 +44,38 @@ def _wide_enough(m: Match) -> Mismatch | None:
     return Mismatch("cost", f"a weight of at least {_SMALLEST} x {_SMALLEST}", m["weight"], m["weight"])
 
 
-def _quantized(op: Any, m: Match) -> ir.Value:
-    codes, scales = quantize_columns(constant(m["weight"]))
-    name = str(m["weight"].name)
-    x, x_scale, x_zero = op.DynamicQuantizeLinear(m["x"], outputs=3)
-    weight, weight_scale = op.constant(codes, f"{name}_int8"), op.constant(scales, f"{name}_scale")
-    return op.MatMulIntegerToFloat(
-        x, weight, x_scale, weight_scale, x_zero, None, m.get("bias"), domain=MICROSOFT
-    )
+def _without_bias(m: Match) -> Mismatch | None:
+    """A product that a bias follows is taken together with it."""
+    for user, i in m.outputs[0].uses():
+        if user.op_type == "Add" and rank(user.inputs[1 - i]) == 1 and constant(user.inputs[1 - i]) is not None:
+            return Mismatch("op-type", "a product without a bias", user.op_type, user)
+    return None
 
 
-def quantize_columns(tensor: ir.TensorProtocol | None) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _quantized_with(factors: Mapping[str, Array]) -> Any:
+    def rewrite(op: Any, m: Match) -> ir.Value:
+        x, weight, name = m["x"], constant(m["weight"]), str(m["weight"].name)
+        assert weight is not None, "the rule requires a constant"
+        matrix, factor = weight.numpy(), factors.get(str(x.name))
+        if factor is not None:
+            x, matrix = op.Mul(x, op.constant(1 / factor, f"{x.name}_smooth")), matrix * factor[:, None]
+        codes, scales = quantize_columns(matrix)
+        data, data_scale, data_zero = op.DynamicQuantizeLinear(x, outputs=3)
+        columns, column_scales = op.constant(codes, f"{name}_int8"), op.constant(scales, f"{name}_scale")
+        inputs = (data, columns, data_scale, column_scales, data_zero, None, m.get("bias"))
+        return op.MatMulIntegerToFloat(*inputs, domain=MICROSOFT)
+
+    return rewrite
+
+
+def quantize_columns(weight: Array) -> tuple[Array, Array]:
     """Symmetric codes int8 [K, N] in -127..127 and scales float32 [N], so that codes * scales is nearest to W."""
-    assert tensor is not None
-    weight = tensor.numpy()
     scales = np.maximum(np.abs(weight).max(axis=0) / _LARGEST_CODE, np.finfo(np.float32).tiny).astype(np.float32)
     return np.rint(weight / scales).astype(np.int8), scales
 
 
-def rules(kernels: Kernels) -> list[list[Rule]]:
-    """Rule sets in the order in which to apply them: a product takes its bias along before it is taken alone."""
+def rules(kernels: Kernels, factors: Mapping[str, Array]) -> tuple[Rule, ...]:
+    """Both forms of the product. ``factors`` [K] by activation name says which channels to smooth, by how much."""
     where = (
         is_constant("weight", "bias"),
         not_constant("x"),
@@ -70,6 +84,8 @@ def rules(kernels: Kernels) -> list[list[Rule]]:
         _wide_enough,
         kernels.runs(MICROSOFT, "MatMulIntegerToFloat", "x"),
     )
-    with_bias = Rule("int8-product", _product_and_bias, _quantized, where)
-    alone = Rule("int8-product", _product, _quantized, where, anchor="MatMul")
-    return [[with_bias], [alone]]
+    rewrite = _quantized_with(factors)
+    return (
+        Rule("int8-product", _product_and_bias, rewrite, where),
+        Rule("int8-product", _product, rewrite, (*where, _without_bias), anchor="MatMul"),
+    )
