@@ -1,1 +1,71 @@
-"""onnxsmith: a Transformer graph compiler and ONNX export toolchain."""
+"""onnxsmith: any PyTorch or ONNX Transformer in; a fast, verified, explained ONNX model out.
+
+The whole public API stands here, and each function is imported when it is first used: ``import onnxsmith`` is
+instant, and only ``export`` needs PyTorch.
+
+    export(source, output)       PyTorch module, Hugging Face directory or config name -> ONNX
+    optimize(source, output)     any ONNX Transformer -> a faster one, with evidence that it computes the same
+    explain(path)                every attention, norm and feed-forward site: fused, or missed and why
+    load(path), run(path, feeds) the model on ONNX Runtime, from Python
+    compare(paths)               size, structure, latency and parity of several variants
+
+Errors that a user can mend are `onnxsmith.errors.OnnxsmithError`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from onnxsmith.compiler.compare import compare
+    from onnxsmith.compiler.explain import explain
+    from onnxsmith.compiler.export import export
+    from onnxsmith.compiler.optimize import optimize
+    from onnxsmith.runtime.model import load
+
+    __version__: str
+
+__all__ = ["__version__", "compare", "explain", "export", "load", "optimize", "run"]
+
+_HOMES = {
+    "compare": "onnxsmith.compiler.compare",
+    "explain": "onnxsmith.compiler.explain",
+    "export": "onnxsmith.compiler.export",
+    "load": "onnxsmith.runtime.model",
+    "optimize": "onnxsmith.compiler.optimize",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name not in _HOMES:
+        raise AttributeError(f"module 'onnxsmith' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def run(path: str | Path, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Open the model at ``path`` and run it once on arrays by input name; to run it often, `load` it.
+
+    Raises:
+        BadInput: there is no usable model at the path, or an input does not fit it.
+    """
+    from onnxsmith.runtime.model import load
+
+    return load(path).run(feeds)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("onnxsmith")

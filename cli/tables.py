@@ -1,0 +1,98 @@
+"""What the commands show of a report: tables on stdout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from onnxsmith.cli import console
+
+if TYPE_CHECKING:
+    from onnxsmith.compiler.compare import Comparison, Variant
+    from onnxsmith.compiler.explain import Site
+    from onnxsmith.compiler.report import OptimizeReport
+
+STATUSES = ("fused", "already fused", "missed")
+
+
+def print_sites(sites: Sequence[Site]) -> None:
+    """One row per site: what it is, where, and which rule fused it or why none did."""
+    columns = ("site", "where", "status", "rule", "detail", "why not")
+    rows = [(s.kind, s.where, s.status, s.rule or "", s.detail, s.reason or "") for s in sites]
+    console.table("sites", columns, rows)
+
+
+def print_coverage(sites: Sequence[Site]) -> None:
+    """One row per kind of site: how many are fused, were fused before, or are missed."""
+    counts = Counter((site.kind, site.status) for site in sites)
+    kinds = dict.fromkeys(site.kind for site in sites)
+    rows = []
+    for kind in kinds:
+        numbers = [counts[kind, status] for status in STATUSES]
+        rows.append((kind, sum(numbers), *numbers))
+    console.table("coverage", ("kind", ">sites", *(f">{status}" for status in STATUSES)), rows)
+
+
+def print_report(report: OptimizeReport) -> None:
+    """What `optimize` did: coverage, the parity of each rewrite, the missed sites and the sizes."""
+    print_coverage(report.sites)
+    columns = ("rewrite", ">sites", ">rms error", ">largest error", ">rolled back")
+    rows = [
+        (r.rule, r.count, times(r.worst_rms_ratio), times(r.worst_max_ratio), r.rolled_back or "")
+        for r in report.rewrites
+    ]
+    console.table("rewrites (errors as multiples of the original float32 graph's own)", columns, rows)
+    missed = [site for site in report.sites if site.status == "missed"]
+    if missed:
+        print_sites(missed)
+    console.emit(f"nodes {report.nodes_before} -> {report.nodes_after}")
+    console.emit(f"size {megabytes(report.bytes_before)} -> {megabytes(report.bytes_after)}")
+    if report.parity:
+        console.emit(f"parity {report.parity}")
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """One row per variant: size and nodes, latency against the first one, and how far the outputs differ."""
+    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in comparison.shapes.items())
+    columns = (
+        "variant",
+        ">size",
+        ">nodes",
+        ">ms",
+        ">time / first",
+        ">95% interval",
+        ">rms error",
+        ">least cosine",
+    )
+    searched = any(variant.search for variant in comparison.variants)
+    rows = [_variant_row(variant) for variant in comparison.variants]
+    console.table(f"variants at {shapes}", columns + (">same nearest",) * searched, rows)
+    noise = [variant.latency for variant in comparison.variants if variant.latency]
+    low, high = min(ratio.aa_low for ratio in noise), max(ratio.aa_high for ratio in noise)
+    console.emit(f"the first variant timed against itself: {low:.3f}-{high:.3f}")
+
+
+def _variant_row(variant: Variant) -> tuple[str, ...]:
+    found, ratio, search = variant.structure, variant.latency, variant.search
+    return (
+        variant.name,
+        megabytes(found.size) if found else "",
+        str(found.nodes) if found else "",
+        f"{variant.latency_ms:.2f}" if variant.latency_ms is not None else "",
+        f"{ratio.median:.3f}" if ratio else "",
+        f"{ratio.low:.3f}-{ratio.high:.3f}" if ratio else "",
+        f"{max(p.relative_rms for p in variant.parity):.1e}" if variant.parity else "",
+        f"{min(p.min_cosine for p in variant.parity):.7f}" if variant.parity else "",
+        *((f"{search.top1:.1%}",) if search else ()),
+    )
+
+
+def times(ratio: float | None) -> str:
+    """A ratio such as ``1.04x``; empty when nothing was measured."""
+    return "" if ratio is None else f"{ratio:.2f}x"
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes in units of 10^6 bytes."""
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,96 @@
+"""What onnxsmith reads from disk: an artifact folder or a plain .onnx file. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnxsmith.errors import BadInput
+
+MANIFEST = "onnxsmith.json"
+MODEL = "model.onnx"
+FORMAT = 1
+
+_TYPES = {"inputs": list, "outputs": list, "bounds": dict, "session": dict}
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model on disk and what is recorded about it (``manifest`` is empty for a plain .onnx file)."""
+
+    model: Path
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+
+    def sidecar(self, key: str) -> Path | None:
+        """The file that the manifest names under ``key`` (such as "tokenizer"); None when it names none.
+
+        Raises:
+            BadInput: The file is missing or lies outside the artifact's folder.
+        """
+        name = self.manifest.get(key)
+        if name is None or self.folder is None:
+            return None
+        path = self.folder / str(name)
+        if not path.resolve().is_relative_to(self.folder.resolve()):
+            raise BadInput(
+                f"{self.folder / MANIFEST}: {key} {name!r} leaves the artifact's folder; move it there"
+            )
+        if not path.is_file():
+            raise BadInput(f"{path}: the {key} that {MANIFEST} names is missing; export the model again")
+        return path
+
+
+def open_artifact(path: str | Path) -> Artifact:
+    """Find the model and manifest at ``path``: an artifact folder, its model file, or any other .onnx file.
+
+    Raises:
+        BadInput: There is nothing at the path, no model in the folder, or the manifest cannot be read.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.exists():
+        raise BadInput(
+            f"{path}: no such file or folder; expected an .onnx file or an onnxsmith artifact folder"
+        )
+    if not path.is_file():
+        raise BadInput(f"{path}: not a regular file; expected an .onnx file or an onnxsmith artifact folder")
+    if path.name == MODEL and (path.parent / MANIFEST).is_file():
+        return _open_folder(path.parent)
+    return Artifact(path)
+
+
+def _open_folder(folder: Path) -> Artifact:
+    if not (folder / MANIFEST).is_file():
+        raise BadInput(
+            f"{folder}: no {MANIFEST} in this folder; give an onnxsmith artifact or the .onnx file itself"
+        )
+    if not (folder / MODEL).is_file():
+        raise BadInput(f"{folder}: no {MODEL} in this artifact; export or optimize the model again")
+    return Artifact(folder / MODEL, _read_manifest(folder / MANIFEST), folder)
+
+
+def _read_manifest(path: Path) -> Mapping[str, Any]:
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, OSError, RecursionError) as error:
+        raise BadInput(
+            f"{path}: not readable as JSON ({error}); export or optimize the model again"
+        ) from error
+    if not isinstance(manifest, dict):
+        raise BadInput(
+            f"{path}: expected a JSON object, found {type(manifest).__name__}; write the artifact again"
+        )
+    if manifest.get("format") != FORMAT:
+        found = manifest.get("format")
+        raise BadInput(
+            f"{path}: expected format {FORMAT}, found {found!r}; write the artifact with this onnxsmith"
+        )
+    for key, expected in _TYPES.items():
+        if not isinstance(manifest.get(key, expected()), expected):
+            raise BadInput(f"{path}: {key!r} must be a JSON {expected.__name__}; write the artifact again")
+    return manifest

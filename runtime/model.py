@@ -1,0 +1,144 @@
+"""A model ready to run: the session, what it takes and gives, and the task that its manifest names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from onnxsmith.errors import BadInput
+from onnxsmith.runtime.artifact import Artifact, open_artifact
+from onnxsmith.runtime.embed import RunFeeds, embed_texts
+from onnxsmith.runtime.feeds import Feeds, TensorInfo, check_feeds
+from onnxsmith.runtime.options import recorded_config
+from onnxsmith.runtime.session import Provider, one_line, open_session
+from onnxsmith.runtime.tokenize import Padding, TextEncoder
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """An open model. ``config`` holds the session config entries that were recorded with it."""
+
+    artifact: Artifact
+    session: ort.InferenceSession
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    config: Mapping[str, str]
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """The artifact's onnxsmith.json; empty for a plain .onnx file."""
+        return self.artifact.manifest
+
+    def run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        """Run on arrays by input name; gives arrays by output name.
+
+        Raises:
+            BadInput: An input is missing, unknown, of the wrong dtype or shape, or ONNX Runtime fails on it.
+        """
+        arrays = check_feeds(feeds, self.inputs, self.manifest.get("bounds", {}))
+        names = [info.name for info in self.outputs]
+        try:
+            return dict(zip(names, self.session.run(names, arrays), strict=True))
+        except Exception as error:  # ONNX Runtime's error classes have no common base
+            raise BadInput(
+                f"{self.artifact.model}: ONNX Runtime fails on these inputs: {one_line(error)}"
+            ) from error
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        padding: Padding = "right",
+        batch_size: int = 32,
+        run: RunFeeds | None = None,
+    ) -> NDArray[np.float32]:
+        """Embeddings of texts, float32 [N, D], for models whose task is "embed".
+
+        Args:
+            texts: At least one text; longer ones are cut at the model's largest length.
+            padding: Side on which shorter texts of a batch are filled up.
+            batch_size: Texts per run.
+            run: Another implementation to run on the same feeds, such as PyTorch; this model when None.
+
+        Raises:
+            BadInput: The model does not embed, has no tokenizer, or a text has no tokens.
+        """
+        return embed_texts(
+            texts,
+            run or self.run,
+            self._encoder,
+            inputs=[info.name for info in self.inputs],
+            output=self._embedding.name,
+            padding=padding,
+            batch_size=batch_size,
+        )
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        tokenizer = self.artifact.sidecar("tokenizer")
+        if tokenizer is None:
+            raise BadInput(f"{self.artifact.model}: no tokenizer beside this model; run it on arrays instead")
+        bounds = self.manifest.get("bounds", {})
+        limits = [n for n in (self.manifest.get("max_length"), bounds.get("sequence")) if n is not None]
+        return TextEncoder(tokenizer, min(limits, default=None))
+
+    @cached_property
+    def _embedding(self) -> TensorInfo:
+        task = self.manifest.get("task")
+        if task != "embed":
+            raise BadInput(
+                f"{self.artifact.model}: expected a model of task embed, found {task}; run it on arrays"
+            )
+        rows = [info for info in self.outputs if len(info.dims) == 2]
+        if len(rows) != 1:
+            found = ", ".join(map(str, self.outputs))
+            raise BadInput(f"{self.artifact.model}: expected one output [batch, features], found {found}")
+        return rows[0]
+
+
+def load(
+    path: str | Path,
+    *,
+    provider: Provider = "cpu",
+    threads: int | None = None,
+    config: Mapping[str, str] | None = None,
+) -> LoadedModel:
+    """Open an artifact folder or an .onnx file with the session options recorded in it.
+
+    Args:
+        path: The folder or file.
+        provider: "cpu" or "cuda".
+        threads: Threads inside an operator; None leaves it to ONNX Runtime.
+        config: Session config entries on top of the recorded ones.
+
+    Raises:
+        BadInput: There is no usable model at the path, or it does not run on the provider.
+    """
+    artifact = open_artifact(path)
+    recorded = recorded_config(artifact)
+    session = open_session(
+        artifact.model, provider=provider, threads=threads, config={**recorded, **(config or {})}
+    )
+    inputs = tuple(_declared(TensorInfo.from_ort(arg), artifact) for arg in session.get_inputs())
+    outputs = tuple(TensorInfo.from_ort(arg) for arg in session.get_outputs())
+    return LoadedModel(artifact, session, inputs, outputs, recorded)
+
+
+def run(path: str | Path, feeds: Feeds, *, provider: Provider = "cpu") -> dict[str, NDArray[Any]]:
+    """Open a model and run it once on arrays by input name; see ``load`` and ``LoadedModel.run``."""
+    return load(path, provider=provider).run(feeds)
+
+
+def _declared(info: TensorInfo, artifact: Artifact) -> TensorInfo:
+    """An input with the manifest's dimension names: a graph may have lost them, and bounds go by name."""
+    for entry in artifact.manifest.get("inputs", []):
+        if entry.get("name") == info.name and len(entry.get("dims", ())) == len(info.dims):
+            return replace(info, dims=tuple(entry["dims"]))
+    return info
