@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import onnx_ir as ir
 from onnxsmith.errors import BadInput
 from onnxsmith.runtime.artifact import MANIFEST, MODEL
 
-_INLINE_LIMIT = 1_500_000_000  # a protobuf file ends at 2 GB
+_INLINE_LIMIT = 32_000_000  # beyond it protobuf's copies of the weights would cost more memory than the model
 _EXTERNAL_FROM = 1_000_000  # smaller models stay one file even in a folder
 _SMALL_BYTES = 1024  # shapes and scalars stay in the model
 _PAGE, _PAGE_FROM, _LINE = 4096, 1 << 20, 64
@@ -74,7 +74,8 @@ def _refuse_own_source(target: Path, model: ir.Model) -> None:
     paths = {v.const_value.path for v in model.graph.initializers.values() if _is_external(v.const_value)}
     inside = target.resolve()
     for path in map(Path, paths):
-        if path.resolve() == inside.with_name(inside.name + ".data") or inside in path.resolve().parents:
+        own = (inside, inside.with_name(inside.name + ".data"))
+        if path.resolve() in own or inside in path.resolve().parents:
             raise BadInput(f"{target} holds the weights that are being read; give another output")
 
 
@@ -90,6 +91,8 @@ def _write_plain(target: Path, model: ir.Model) -> None:
         _sync_tree(Path(folder))
         weights = made.with_name(made.name + ".data")
         if weights.exists():
+            if target.exists():
+                os.replace(target, Path(folder, "old"))  # the old model must never meet the new weights
             os.replace(weights, target.with_name(weights.name))
         os.replace(made, target)
         _sync(target.absolute().parent)
@@ -132,12 +135,14 @@ def _sync(path: Path) -> None:
 def _write_model(path: Path, model: ir.Model, external_from: int) -> None:
     """The model, its larger tensors streamed one by one into ``<name>.data`` when all of them exceed the limit."""
     clone = model.clone()
-    tensors = {n: v for n, v in clone.graph.initializers.items() if v.const_value is not None}
-    if sum(v.const_value.nbytes for v in tensors.values() if v.const_value) > external_from:
-        with open(path.with_name(path.name + ".data"), "wb") as file:
-            for v in tensors.values():
-                if v.const_value is not None and v.const_value.nbytes > _SMALL_BYTES:
-                    v.const_value = _append(file, path, v.const_value)
+    tensors = {v: v.const_value for v in clone.graph.initializers.values() if v.const_value is not None}
+    external = sum(tensor.nbytes for tensor in tensors.values()) > external_from
+    with open(path.with_name(path.name + ".data"), "wb") if external else nullcontext() as file:
+        for v, tensor in tensors.items():
+            if file is not None and tensor.nbytes > _SMALL_BYTES:
+                v.const_value = _append(file, path, tensor)
+            elif isinstance(tensor, ir.ExternalTensor):  # in the source's weights file, which stays behind
+                v.const_value = ir.tensor(tensor.numpy(), name=v.name)
     path.write_bytes(ir.to_proto(clone).SerializeToString())
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
+from onnxsmith.compiler.inline import skeleton
 from onnxsmith.errors import BadInput
 from onnxsmith.runtime.artifact import open_artifact
 
@@ -21,7 +23,7 @@ def load_model(path: str | Path) -> ir.Model:
             is missing, too short, or outside the model's folder.
     """
     file = open_artifact(path).model
-    proto = _parse(file)
+    proto, weights = _parse(file)
     if not proto.graph.node:
         raise BadInput(f"{file} is not an ONNX model with operators; is it complete, and the right file?")
     if not proto.opset_import:
@@ -32,22 +34,38 @@ def load_model(path: str | Path) -> ir.Model:
     except Exception as e:  # onnx_ir raises whatever a malformed graph trips over
         raise BadInput(f"{file} is malformed: {str(e).splitlines()[0]}; export the model again") from e
     ir.external_data.set_base_dir(model.graph, file.parent)
+    _map_weights(model, file, weights)
     return model
 
 
-def _parse(file: Path) -> onnx.ModelProto:
+def _map_weights(model: ir.Model, file: Path, weights: Mapping[str, tuple[int, int]]) -> None:
+    """Point the inline weights that parsing left out at their place in the file."""
+    for name, (offset, length) in weights.items():
+        v = model.graph.initializers[name]
+        tensor = v.const_value
+        if tensor is None or tensor.nbytes != length:
+            raise BadInput(f"{file}: weight {name!r} has {length} bytes, which do not fit its shape; export it again")
+        v.const_value = ir.ExternalTensor(
+            file.name, offset, length, tensor.dtype, shape=ir.Shape(tensor.shape), name=name, base_dir=file.parent
+        )
+
+
+def _parse(file: Path) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]]]:
+    """The proto without its larger inline weights, and the place of those in the file."""
     try:
-        data = file.read_bytes()
+        if not file.stat().st_size:
+            raise BadInput(f"{file} is empty; export the model again")
+        found = skeleton(file)
     except OSError as e:
         raise BadInput(f"{file} cannot be read: {e.strerror}") from None
-    if not data:
-        raise BadInput(f"{file} is empty; export the model again")
+    except ValueError:
+        raise BadInput(f"{file} is truncated or no ONNX file; fetch or export it again") from None
     proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(data)
+        proto.ParseFromString(found.proto)
     except DecodeError:
         raise BadInput(f"{file} is truncated or no ONNX file; fetch or export it again") from None
-    return proto
+    return proto, found.weights
 
 
 def _check_external(proto: onnx.ModelProto, file: Path) -> None:

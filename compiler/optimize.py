@@ -18,7 +18,7 @@ from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
 from onnxsmith.compiler.report import OptimizeReport, ParityReport, summarize
 from onnxsmith.compiler.target import Target, target as find_target
-from onnxsmith.errors import BadUsage, CheckFailed
+from onnxsmith.errors import BadInput, BadUsage, CheckFailed
 from onnxsmith.passes.canonicalize import canonicalize
 from onnxsmith.runtime.artifact import Artifact, open_artifact
 from onnxsmith.runtime.options import METADATA_KEY, encode_config
@@ -55,7 +55,10 @@ def optimize(
     where = find_target(target, precision)
     if output is not None:
         check_writable(Path(output))
-    job = _Job(open_artifact(source), where, precision, strict)
+    artifact = open_artifact(source)
+    if output is not None and Path(output).resolve() in (artifact.model.resolve(), artifact.model.resolve().parent):
+        raise BadInput(f"{output} is the model to optimize, which is never changed; give another output")
+    job = _Job(artifact, where, precision, strict)
     report, model = job.run(verify)
     if output is not None:
         with job.timed("write"):

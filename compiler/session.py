@@ -67,7 +67,7 @@ def detached(model: ir.Model) -> tuple[bytes, dict[str, ort.OrtValue]]:
         tensor = v.const_value
         if tensor is None or tensor.nbytes <= _SMALL_BYTES:
             continue
-        data = np.ascontiguousarray(tensor.numpy())
+        data = np.require(tensor.numpy(), requirements=["C", "ALIGNED"])  # one mapped from a file may be neither
         weights[name] = ort.OrtValue.ortvalue_from_numpy(data)
         v.const_value = ir.ExternalTensor(
             _ABSENT, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name
