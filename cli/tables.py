@@ -37,15 +37,24 @@ def print_coverage(sites: Sequence[Site]) -> None:
 def print_report(report: OptimizeReport) -> None:
     """What `optimize` did: coverage, the parity of each rewrite, the missed sites and the sizes."""
     print_coverage(report.sites)
-    columns = ("rewrite", ">sites", ">rms error", ">largest error", ">rolled back")
+    columns = ("rewrite", ">sites", ">rms error", ">largest error", ">relative rms", ">rolled back")
     rows = [
-        (r.rule, r.count, times(r.worst_rms_ratio), times(r.worst_max_ratio), r.rolled_back or "")
+        (
+            r.rule,
+            r.count,
+            times(r.worst_rms_ratio),
+            times(r.worst_max_ratio),
+            "" if r.worst_relative_rms is None else f"{r.worst_relative_rms:.1e}",
+            r.rolled_back or "",
+        )
         for r in report.rewrites
     ]
     console.table("rewrites (errors as multiples of the original float32 graph's own)", columns, rows)
     missed = [site for site in report.sites if site.status == "missed"]
     if missed:
         print_sites(missed)
+    else:
+        console.emit("no site missed")
     console.emit(f"nodes {report.nodes_before} -> {report.nodes_after}")
     console.emit(f"size {megabytes(report.bytes_before)} -> {megabytes(report.bytes_after)}")
     if report.parity:
@@ -89,8 +98,8 @@ def _variant_row(variant: Variant) -> tuple[str, ...]:
 
 
 def times(ratio: float | None) -> str:
-    """A ratio such as ``1.04x``; empty when nothing was measured."""
-    return "" if ratio is None else f"{ratio:.2f}x"
+    """A ratio such as ``1.04x``; empty when nothing was measured, or where it says nothing (a lossy rewrite)."""
+    return "" if ratio is None or ratio > 1000 else f"{ratio:.2f}x"
 
 
 def megabytes(size: int) -> str:

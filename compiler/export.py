@@ -7,7 +7,7 @@ import hashlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,18 +15,23 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from onnxsmith.compiler.artifact import check_writable, write_artifact
-from onnxsmith.errors import BadInput
+from onnxsmith.errors import BadInput, BadUsage
 
 if TYPE_CHECKING:
+    import torch
+
     from onnxsmith.models.checkpoint import Checkpoint
+    from onnxsmith.models.task import ExportTask, TensorSpec
 
 # The exporter's native opset: what it writes there needs no conversion, and every runtime in use reads it.
 OPSET = 18
-_EXAMPLE_SIZES = {"batch": 2, "sequence": 7}
+_EXAMPLE_SIZES = {"batch": 2, "sequence": 7}  # neither 0 nor 1, which torch.export would take for constants
 _OTHER_SIZE = 5
 
 
-def export(source: str, output: str | Path, *, checkpoint: str | Path | None = None, opset: int = OPSET) -> Path:
+def export(
+    source: str, output: str | Path, *, checkpoint: str | Path | None = None, opset: int = OPSET
+) -> Path:
     """Export an architecture with a checkpoint, a named config, or a user's factory; returns the output path.
 
     Args:
@@ -37,7 +42,10 @@ def export(source: str, output: str | Path, *, checkpoint: str | Path | None = N
 
     Raises:
         BadInput: torch is not installed, or the source, checkpoint or output cannot be used.
+        BadUsage: an opset below 18, or a checkpoint for what is no architecture.
     """
+    if opset < OPSET:
+        raise BadUsage(f"no opset {opset}; the exporter writes {OPSET} or later")
     output = Path(output)
     check_writable(output)
     found = _load(source, checkpoint)
@@ -52,14 +60,17 @@ def _load(source: str, checkpoint: str | Path | None) -> Checkpoint:
         from onnxsmith.models import checkpoint as checkpoints
         from onnxsmith.models import factory, registry
     except ModuleNotFoundError as e:
-        raise BadInput(f"export needs {e.name}, which is not installed: pip install 'onnxsmith[torch]'") from e
-    if ":" in source:
-        return factory.from_factory(source)
-    if source not in registry.ARCHITECTURES:
-        return registry.build(source)
-    if checkpoint is None:
-        raise BadInput(f"architecture {source!r} needs --checkpoint FOLDER, or name a config such as bert-base")
-    return checkpoints.load_checkpoint(checkpoint)
+        raise BadInput(
+            f"export needs {e.name}, which is not installed: pip install 'onnxsmith[torch]'"
+        ) from e
+    if source in registry.ARCHITECTURES:
+        if checkpoint is None:
+            raise BadInput(f"{source!r} needs --checkpoint FOLDER; or name a config such as bert-base")
+        return checkpoints.load_checkpoint(checkpoint)
+    if checkpoint is not None:
+        known = ", ".join(registry.ARCHITECTURES)
+        raise BadUsage(f"a checkpoint goes with an architecture ({known}); {source!r} is none")
+    return factory.from_factory(source) if ":" in source else registry.build(source)
 
 
 def to_onnx(found: Checkpoint, opset: int = OPSET) -> ir.Model:
@@ -67,36 +78,46 @@ def to_onnx(found: Checkpoint, opset: int = OPSET) -> ir.Model:
     import torch
 
     task = found.task
-    inputs = tuple(_example(torch, spec.dtype, spec.dims) for spec in task.inputs)
-    names: dict[str, Any] = {}
-    for spec in task.inputs:
-        for dim in spec.dims:
-            if isinstance(dim, str) and dim not in names:
-                names[dim] = torch.export.Dim(dim, max=task.bounds.get(dim))
-    shapes = tuple({i: names[d] for i, d in enumerate(s.dims) if isinstance(d, str)} for s in task.inputs)
     with _quiet():
         try:
             program = torch.onnx.export(
                 found.module,
-                inputs,
+                tuple(_example(spec, task.bounds) for spec in task.inputs),
                 dynamo=True,
                 opset_version=opset,
-                input_names=[s.name for s in task.inputs],
-                output_names=[s.name for s in task.outputs],
-                dynamic_shapes=shapes,
+                input_names=[spec.name for spec in task.inputs],
+                output_names=[spec.name for spec in task.outputs],
+                dynamic_shapes=_dynamic(task),
                 verbose=False,
             )
         except Exception as e:  # the exporter wraps what user code raises in types of its own
-            reason = next((line for line in str(e).splitlines() if line.strip()), type(e).__name__)
-            raise BadInput(f"torch.onnx cannot export the model: {reason}") from e
+            raise BadInput(f"torch.onnx cannot export the model: {_root_cause(e)}") from e
     assert program is not None
-    return program.model  # type: ignore[return-value]
+    return program.model
 
 
-def _example(torch: Any, dtype: str, dims: tuple[str | int, ...]) -> Any:
-    size = [d if isinstance(d, int) else _EXAMPLE_SIZES.get(d, _OTHER_SIZE) for d in dims]
-    kind = getattr(torch, dtype)
-    return torch.ones(size, dtype=kind) if not kind.is_floating_point else torch.rand(size, dtype=kind)
+def _example(spec: TensorSpec, bounds: Mapping[str, int]) -> torch.Tensor:
+    import torch
+
+    sizes = [d if isinstance(d, int) else _EXAMPLE_SIZES.get(d, _OTHER_SIZE) for d in spec.dims]
+    shape = [min(size, bounds.get(str(d), size)) for size, d in zip(sizes, spec.dims, strict=True)]
+    return torch.ones(shape, dtype=getattr(torch, spec.dtype))
+
+
+def _dynamic(task: ExportTask) -> tuple[dict[int, Any], ...]:
+    """For each input, the named dimensions by position; equal names mean equal sizes."""
+    import torch
+
+    names = {d for spec in task.inputs for d in spec.dims if isinstance(d, str)}
+    dims = {name: torch.export.Dim(name, max=task.bounds.get(name)) for name in names}
+    return tuple({i: dims[d] for i, d in enumerate(s.dims) if isinstance(d, str)} for s in task.inputs)
+
+
+def _root_cause(error: BaseException) -> str:
+    """What went wrong at first, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 @contextlib.contextmanager

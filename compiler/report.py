@@ -14,12 +14,17 @@ from onnxsmith.passes.engine.rewrite import Site as Applied
 
 @dataclass(frozen=True)
 class RuleSummary:
-    """One rule over the whole model. Ratios are worst cases over sites and inputs; None when not verified each."""
+    """One rule over the whole model: worst cases over sites and inputs; None when not verified each.
+
+    Ratios are multiples of the original float32 graph's own error; ``worst_relative_rms`` is the RMS error over the
+    output's RMS, which is what says something of a lossy rule.
+    """
 
     rule: str
     count: int
     worst_rms_ratio: float | None = None
     worst_max_ratio: float | None = None
+    worst_relative_rms: float | None = None
     rolled_back: int = 0
 
 
@@ -86,5 +91,6 @@ def summarize(
         ratios = [e.worst for e in evidence if e.rule == rule]
         rms = max((r.rms for r in ratios), default=None)
         largest = max((r.largest for r in ratios), default=None)
-        rows.append(RuleSummary(rule, counts[rule], rms, largest, undone[rule]))
+        relative = max((e.relative_rms for e in evidence if e.rule == rule), default=None)
+        rows.append(RuleSummary(rule, counts[rule], rms, largest, relative, undone[rule]))
     return rows

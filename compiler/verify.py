@@ -23,23 +23,34 @@ from onnxsmith.compiler.region import Region, changed, cut, expose
 from onnxsmith.compiler.session import run_model
 from onnxsmith.passes.engine.provenance import rule_of
 from onnxsmith.passes.engine.rewrite import Site
-from onnxsmith.runtime.parity import ErrorRatio, cosine, error_ratio
+from onnxsmith.runtime.parity import ErrorRatio, cosine, error_ratio, rms
 
 Values = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one output of one region or model showed over all inputs: the worst ratio, and the input that gave it."""
+    """What one output of one region or model showed over all inputs: the worst ratio, and the input that gave it.
+
+    ``relative_rms`` is over all inputs together: the RMS of the error over the RMS of the reference.
+    """
 
     rule: str
     output: str
     worst: ErrorRatio
     case: str
     cases: int
+    relative_rms: float
 
     def to_json(self) -> dict[str, object]:
-        return {"rule": self.rule, "output": self.output, "case": self.case, "cases": self.cases, **self.worst.to_json()}
+        return {
+            "rule": self.rule,
+            "output": self.output,
+            "case": self.case,
+            "cases": self.cases,
+            **self.worst.to_json(),
+            "relative_rms": self.relative_rms,
+        }
 
 
 class Unverifiable(Exception):
@@ -61,16 +72,22 @@ def runnable(original: ir.Model, bounds: Mapping[str, int]) -> list[Case]:
 
 @dataclass
 class EachPass:
-    """The pipeline observer of ``--verify each``: checks every changed region and names the sites to undo."""
+    """The pipeline observer of ``--verify each``: checks every changed region and names the sites to undo.
+
+    Regions of a lossy pass are measured and never undone: a budget on the whole model judges those.
+    """
 
     cases: list[Case]
     evidence: list[Evidence] = field(default_factory=list)
     rejected: list[Evidence] = field(default_factory=list)
 
     def __call__(self, step: Pass, before: ir.Model, outcome: Outcome) -> Collection[Site]:
-        if step.lossy or not outcome.applied:
+        if not outcome.applied:
             return ()
         found = check_regions(before, outcome.model, self.cases)
+        if step.lossy:
+            self.evidence += found
+            return ()
         bad = [e for e in found if not e.worst.fine]
         sites = _sites(bad, outcome)
         if not sites:
@@ -97,21 +114,18 @@ def check_regions(before: ir.Model, after: ir.Model, cases: Iterable[Case]) -> l
     outputs = tuple(dict.fromkeys(n for r in regions for n in r.outputs))
     exposed, new = expose(before, [*inputs, *outputs]), [(r, cut(after, r.inputs, r.outputs)) for r in regions]
     old = [Reference(cut(before, r.inputs, r.outputs)) for r in regions]
-    worst: dict[str, tuple[ErrorRatio, str]] = {}
-    tried = 0
+    tally = _Tally()
     capture, runs = run_model(exposed), [run_model(model) for _, model in new]
     for case in cases:
-        tried += 1
+        tally.cases += 1
         captured = {**case.feeds, **capture(case.feeds)}
         for region, reference, candidate in zip(regions, old, runs, strict=True):
             feeds = {name: captured[name] for name in region.inputs}
             truth, result = reference.run(feeds), candidate(feeds)
             for name in region.outputs:
                 ratio = error_ratio(result[name], captured[name], truth[name])
-                _keep_worst(worst, name, ratio, case.name)
-    return [
-        Evidence(_rule_at(region, name), name, *worst[name], tried) for region in regions for name in region.outputs
-    ]
+                tally.add(name, ratio, case, truth[name])
+    return [tally.evidence(_rule_at(region, name), name) for region in regions for name in region.outputs]
 
 
 def _rule_at(region: Region, output: str) -> str:
@@ -119,10 +133,25 @@ def _rule_at(region: Region, output: str) -> str:
     return rule_of(node) or "tidy"
 
 
-def _keep_worst(worst: dict[str, tuple[ErrorRatio, str]], name: str, ratio: ErrorRatio, case: str) -> None:
-    known = worst.get(name)
-    if known is None or (not ratio.fine, ratio.rms) > (not known[0].fine, known[0].rms):
-        worst[name] = (ratio, case)
+@dataclass
+class _Tally:
+    """The worst case and the sums of squares per output, while inputs go by."""
+
+    cases: int = 0
+    worst: dict[str, tuple[ErrorRatio, str]] = field(default_factory=dict)
+    squares: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def add(self, name: str, ratio: ErrorRatio, case: Case, truth: NDArray[Any]) -> None:
+        known = self.worst.get(name)
+        if known is None or (not ratio.fine, ratio.rms) > (not known[0].fine, known[0].rms):
+            self.worst[name] = (ratio, case.name)
+        whole = truth.size * rms(truth) ** 2
+        off, all_ = self.squares.get(name, (0.0, 0.0))
+        self.squares[name] = (off + whole * ratio.relative_rms**2, all_ + whole)
+
+    def evidence(self, rule: str, name: str) -> Evidence:
+        off, whole = self.squares[name]
+        return Evidence(rule, name, *self.worst[name], self.cases, (off / whole) ** 0.5 if whole else 0.0)
 
 
 def check_whole(
@@ -131,16 +160,15 @@ def check_whole(
     """The compiled model, run with its session options, against the original in float64: one evidence per output."""
     reference, baseline = Reference(original), run_model(original)
     candidate = run_model(compiled, optimize=True, config=config)
-    worst: dict[str, tuple[ErrorRatio, str]] = {}
-    tried = 0
+    tally = _Tally()
     for case in cases:
-        tried += 1
+        tally.cases += 1
         truth, own, result = _truth(reference, case), baseline(case.feeds), candidate(case.feeds)
         for name in result:
-            _keep_worst(worst, name, error_ratio(result[name], own[name], truth[name], case.rows), case.name)
-    if not tried:
+            tally.add(name, error_ratio(result[name], own[name], truth[name], case.rows), case, truth[name])
+    if not tally.cases:
         raise Unverifiable("the original runs on none of the verification inputs")
-    return [Evidence("whole model", name, *found, tried) for name, found in worst.items()]
+    return [tally.evidence("whole model", name) for name in tally.worst]
 
 
 def _truth(reference: Reference, case: Case) -> Values:
