@@ -59,7 +59,7 @@ def _refuse_foreign(folder: Path) -> None:
 def write_artifact(
     target: str | Path, model: ir.Model, manifest: Mapping[str, Any], sidecars: Sequence[Path] = ()
 ) -> None:
-    """Write a folder (model, weights, manifest, sidecars), or the model alone when the target ends with .onnx.
+    """Write a folder (model, weights, manifest, sidecars), or the model alone if the target ends with .onnx.
 
     What stood there is replaced at the end, at one stroke; see :func:`replacing`.
 
@@ -73,7 +73,7 @@ def write_artifact(
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as made:
             if target.suffix == ".onnx":
-                _write_model(made, model, _INLINE_LIMIT)
+                write_model(made, model, _INLINE_LIMIT)
             else:
                 _write_folder(made, model, manifest, sidecars)
     except OSError as e:
@@ -84,7 +84,7 @@ def _write_folder(
     folder: Path, model: ir.Model, manifest: Mapping[str, Any], sidecars: Sequence[Path]
 ) -> None:
     folder.mkdir()
-    _write_model(folder / MODEL, model, _EXTERNAL_FROM)
+    write_model(folder / MODEL, model, _EXTERNAL_FROM)
     for path in sidecars:
         shutil.copyfile(path, folder / path.name)
     text = json.dumps(dict(manifest), indent=2, sort_keys=True, ensure_ascii=False)
@@ -109,10 +109,10 @@ def _weights(model: ir.Model) -> Iterator[ir.Value]:
         yield from (v for v in graph.initializers.values() if v.const_value is not None)
 
 
-def _write_model(path: Path, model: ir.Model, external_from: int) -> None:
-    """The model; its larger tensors go one by one into ``<name>.data`` when the sum of all exceeds the limit."""
+def write_model(path: Path, model: ir.Model, external_from: int = _EXTERNAL_FROM) -> None:
+    """The model; its larger tensors go one by one into ``<name>.data`` when all of them exceed the limit."""
     clone = model.clone()
-    tensors = {v: v.const_value for v in _weights(clone) if isinstance(v.const_value, ir.TensorBase)}
+    tensors = {v: v.const_value for v in _weights(clone) if v.const_value is not None}
     external = sum(tensor.nbytes for tensor in tensors.values()) > external_from
     with open(path.with_name(path.name + _DATA), "wb") if external else nullcontext() as file:
         for v, tensor in tensors.items():
@@ -123,11 +123,11 @@ def _write_model(path: Path, model: ir.Model, external_from: int) -> None:
     path.write_bytes(ir.to_proto(clone).SerializeToString())
 
 
-def _append(file: BinaryIO, path: Path, tensor: ir.TensorBase) -> ir.ExternalTensor:
+def _append(file: BinaryIO, path: Path, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
     alignment = _PAGE if tensor.nbytes >= _PAGE_FROM else _LINE
     file.write(b"\0" * (-file.tell() % alignment))
     offset = file.tell()
-    tensor.tofile(file)
+    tensor.tofile(file)  # type: ignore[attr-defined]  # the protocol omits what all of its classes have
     return ir.ExternalTensor(
         path.name + _DATA,
         offset,

@@ -1,8 +1,8 @@
 """Putting an output in place so that a reader finds the old one, the new one whole, or none.
 
 The new one is made in a hidden folder beside the target, synced, and renamed into place. A run that is killed
-leaves that folder, ``.onnxsmith-*.tmp``, behind; if it is killed between the last renames, ``old`` in there holds
-the old output.
+leaves that folder, ``.onnxsmith-*.tmp``, behind; killed between the last renames, it leaves the old output
+in its ``old``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def _swap(new: Path, old: Path, target: Path) -> None:
-    """Move the old files aside, the target first, and the new ones in, the target last: never a mix of both."""
+    """Move the old files aside, the target first, and the new ones in, the target last: never a mix."""
     parent = target.absolute().parent
     names = sorted((path.name for path in new.iterdir()), key=lambda name: name != target.name)
     if len(names) == 1 and not target.is_dir():

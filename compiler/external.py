@@ -1,7 +1,7 @@
 """External data of a model that nobody vouches for: checked, and then named by its absolute path.
 
-onnx_ir looks for the files and checks them when a tensor is first read, too late for a clear message, and refuses
-hard links, which package managers make. It leaves absolute paths to whoever names them: us, once they are checked.
+onnx_ir checks the files when a tensor is first read, too late for a clear message, and refuses hard links,
+which package managers make. It leaves absolute paths to whoever names them: us, once they are checked.
 """
 
 from __future__ import annotations

@@ -67,9 +67,13 @@ class Reference:
         self._model = model
 
     def run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
-        """Outputs by name, float ones as float64. Raises what onnx.reference raises on operators it lacks."""
+        """Outputs by name, float ones as float64; feeds that the model does not take are left out.
+
+        Raises what onnx.reference raises on operators it lacks.
+        """
         evaluator, weights = self._double
-        given = {k: v.astype(np.float64) if _is_single(v) else v for k, v in feeds.items()}
+        taken = {k: v for k, v in feeds.items() if k in evaluator.input_names and k not in weights}
+        given = {k: v.astype(np.float64) if _is_single(v) else v for k, v in taken.items()}
         return dict(zip(evaluator.output_names, evaluator.run(None, {**weights, **given}), strict=True))
 
     @cached_property

@@ -59,7 +59,10 @@ def _leaves(v: ir.Value, inside: set[ir.Node]) -> bool:
 
 
 def cut(model: ir.Model, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> ir.Model:
-    """A model of the nodes between the named values; weights are shared, not copied."""
+    """A model of the nodes between the named values; weights are shared, not copied.
+
+    What the outputs need besides the named inputs is computed from the model's own inputs, which then stay.
+    """
     clone = model.clone()
     graph = clone.graph
     values = {v.name: v for n in graph for v in n.outputs} | {v.name: v for v in graph.inputs}
@@ -75,9 +78,7 @@ def cut(model: ir.Model, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> i
     graph.remove([n for n in graph if n not in needed], safe=False)
     for name in [name for name, v in graph.initializers.items() if not v.uses()]:
         del graph.initializers[name]
-    kept = {v for v in graph.inputs if v.name in inputs}
-    unused = [v for v in graph.inputs if v not in kept]
-    for v in unused:
+    for v in [v for v in graph.inputs if v.name not in inputs and not v.uses()]:
         graph.inputs.remove(v)
     return clone
 

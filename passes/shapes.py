@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
-import onnx_ir.passes.common as common
 
 from onnxsmith.passes.engine.values import attribute, constant, dims
 
@@ -178,27 +177,3 @@ def reshaped(node: ir.Node) -> list[Size] | None:
         return target
     rest = product(source) // product([t for t in target if t.known != -1])
     return None if rest is None else [rest if t.known == -1 else t for t in target]
-
-
-def infer(model: ir.Model) -> None:
-    """Shape inference in place: ONNX's own, helped where a target is a symbolic product."""
-    inference = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
-    inference(model)
-    if any([_set_reshapes(graph) for graph in model.graphs()]):
-        inference(model)
-
-
-def _set_reshapes(graph: ir.Graph) -> bool:
-    changed = False
-    for node in graph:
-        if node.op_type not in ("Reshape", "Expand") or node.domain:
-            continue
-        found = dims(node.outputs[0])
-        if found is not None and all(d is not None and not str(d).startswith("unk__") for d in found):
-            continue
-        target = reshaped(node) if node.op_type == "Reshape" else evaluate(node.inputs[1])
-        if target is None or (node.op_type == "Expand" and any(t.known == 1 for t in target)):
-            continue
-        node.outputs[0].shape = ir.Shape([t.dim for t in target])
-        changed = True
-    return changed

@@ -8,7 +8,7 @@ import onnx_ir.passes.common as common
 from onnxsmith.passes.canonicalize.opset import convert
 from onnxsmith.passes.canonicalize.tidy import prune, sweep, tidy
 from onnxsmith.passes.canonicalize.views import shorten
-from onnxsmith.passes.shapes import infer
+from onnxsmith.passes.symbolic import infer
 
 __all__ = ["canonicalize", "convert", "infer", "prune", "shorten", "sweep", "tidy"]
 

@@ -30,8 +30,24 @@ def sweep(model: ir.Model) -> None:
     """Merge equal nodes and small equal initializers, drop identities and unused nodes; in place."""
     common.DeduplicateInitializersPass(size_limit=1024)(model)
     common.CommonSubexpressionEliminationPass()(model)
-    common.IdentityEliminationPass()(model)
+    _drop_identities(model)
     prune(model)
+
+
+def _drop_identities(model: ir.Model) -> None:
+    """Let the users of a copy read the original. (onnx_ir's own pass loses a name where both are outputs.)"""
+    for node in [n for n in model.graph.all_nodes() if n.op_type == "Identity" and not n.domain]:
+        source, copy, graph = node.inputs[0], node.outputs[0], node.graph
+        assert source is not None and graph is not None
+        if copy.is_graph_output():
+            producer = source.producer()
+            if producer is None or producer.graph is not graph or source.is_graph_output():
+                continue  # the output needs a value of its own to carry its name
+            source.name, copy.name = copy.name, f"{copy.name}.replaced"
+        if source.shape is None:
+            source.shape = copy.shape
+        ir.convenience.replace_all_uses_with(copy, source, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
 
 
 def prune(model: ir.Model) -> None:

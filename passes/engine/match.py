@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxsmith.passes.engine.mismatch import Mismatch, furthest
 from onnxsmith.passes.engine.pattern import AttrVar, Const, Either, Op, Pattern, Source, Var
-from onnxsmith.passes.engine.values import attribute, constant, scalar
+from onnxsmith.passes.engine.values import attribute, constant, scalar, widens
 
 COMMUTATIVE = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min"})
 
@@ -104,10 +104,12 @@ class _Search:
             else:
                 self.fail(m, "same-value", m.values[p.name], v, v, near.source)
         elif isinstance(p, Const):
-            if _holds(p, v):
-                yield m
-            else:
+            if not _holds(p, v):
                 self.fail(m, "constant", p.value, v, v, near.source)
+            elif not isinstance(p.value, tuple) and widens(v, m.nodes[near]):
+                self.fail(m, "rank", "a scalar of no higher rank than what it meets", v, v, near.source)
+            else:
+                yield m
         elif (node := v.producer()) is None or v.index() != p.output:
             self.fail(m, "op-type", p.op_type, v, v, p.source)
         else:

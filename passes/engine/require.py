@@ -9,20 +9,24 @@ import onnx_ir as ir
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import caller
-from onnxsmith.passes.engine.values import constant, dims, scalar
+from onnxsmith.passes.engine.values import constant, dims, scalar, widens
 
 Requirement = Callable[[Match], Mismatch | None]
 
 
 def scalar_constant(*names: str) -> Requirement:
-    """Each named value that is bound is a constant of one element."""
+    """Each named value that is bound is a constant of one element, which adds no dimensions to what it meets."""
     source = caller(1)
 
     def check(m: Match) -> Mismatch | None:
         for name in names:
             v = m.get(name)
-            if v is not None and scalar(v) is None:
+            if v is None:
+                continue
+            if scalar(v) is None:
                 return Mismatch("constant", f"{name} a scalar constant", v, v, source)
+            if any(widens(v, node) for node in m.nodes.values() if v in node.inputs):
+                return Mismatch("rank", f"{name} of no higher rank than what it meets", v, v, source)
         return None
 
     return check

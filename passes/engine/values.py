@@ -35,6 +35,13 @@ def rank(v: ir.Value | None) -> int | None:
     return None if v is None or v.shape is None else len(v.shape)
 
 
+def widens(v: ir.Value, node: ir.Node) -> bool:
+    """Whether a one-element input may give the node's result more dimensions than its other inputs have."""
+    own, others = rank(v), [rank(i) for i in node.inputs if i is not None and i is not v]
+    known = [r for r in others if r is not None]
+    return own != 0 and (own is None or len(known) < len(others) or own > max(known, default=0))
+
+
 def attribute(node: ir.Node, name: str) -> Any:
     """An attribute's value, or its schema default at the model's opset, or None. Tuples become lists."""
     if (given := node.attributes.get(name)) is not None:

@@ -23,7 +23,7 @@ from onnxsmith.passes.engine.require import dtype, same_dtype, scalar_constant, 
 from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.engine.values import dims
 from onnxsmith.passes.lift.mask_input import additive, from_condition
-from onnxsmith.passes.lift.scale import factor_of, scaled
+from onnxsmith.passes.lift.scale import factor_of, scalar_factor, scaled
 
 
 def _probabilities(op: Any, q: Any, kt: Any, mask: Any, scale: Any, kept: Any, condition: Any) -> Any:
@@ -48,6 +48,13 @@ def _guarded(op: Any, q: Any, kt: Any, v: Any, mask: Any, scale: Any, kept: Any,
     return op.MatMul(op.Where(op.IsNaN(p), 0.0, p), v)
 
 
+def _positive_scale(m: Match) -> Mismatch | None:
+    """ONNX Runtime's kernel takes no other."""
+    if m.tag("scaled") == "no" or factor_of(m, "scaling", "scale") > 0:
+        return None
+    return Mismatch("constant", "a positive scale", m["scale"], m["scale"])
+
+
 def _masked_value(m: Match) -> Mismatch | None:
     """Where fills blocked scores with a number so low that its probability is nothing."""
     if m.tag("masking") not in ("keep", "drop"):
@@ -69,9 +76,9 @@ def _fills_heads(m: Match) -> Mismatch | None:
         return Mismatch("rank", "a mask of at most 4 dimensions", m[name], m[name])
     scores = [q[0], q[1], q[2], kt[3]]
     for have, want in zip(reversed(found), reversed(scores), strict=False):
-        if have is None or have not in (1, want):
-            code = "unknown-dim" if have is None else "shape"
-            return Mismatch(code, f"a mask that fits scores {scores}", m[name], m[name])
+        # Other names may be the same length. Where they are not, the operator refuses the mask: never a silent change.
+        if isinstance(have, int) and isinstance(want, int) and have not in (1, want):
+            return Mismatch("shape", f"a mask that fits scores {scores}", m[name], m[name])
     return None
 
 
@@ -106,7 +113,9 @@ def _infinite(m: Match) -> Mismatch | None:
 
 
 _WHERE = (
-    scalar_constant("scale", "kept"),
+    scalar_constant("kept"),
+    scalar_factor("scale"),
+    _positive_scale,
     shapes(q="B H S D", kt="B H D T", v="B H T _"),
     same_dtype("q", "kt", "v", "mask"),
     dtype("q", ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxsmith.passes.engine.provenance import module_of
 from onnxsmith.passes.engine.remark import Remark
-from onnxsmith.passes.engine.values import constant, dims
+from onnxsmith.passes.engine.values import attribute, constant, dims
 
 MASK = "onnxsmith.mask"
 _LARGEST_CONE = 200
@@ -54,6 +54,8 @@ def annotate(model: ir.Model) -> list[Remark]:
         if mask is not None and mask not in known:
             known[mask] = recognise(mask, model.graph)
         meaning = MaskMeaning() if mask is None else known[mask]
+        if meaning is not None and attribute(node, "is_causal"):
+            meaning = replace(meaning, causal=True)
         if meaning is not None:
             node.metadata_props[MASK] = json.dumps(asdict(meaning))
         text = "mask: " + (str(meaning) if meaning is not None else "not recognised")

@@ -14,9 +14,8 @@ import onnx_ir as ir
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import Either, attr, either
-from onnxsmith.passes.engine.require import not_constant, scalar_constant
+from onnxsmith.passes.engine.require import Requirement, not_constant, scalar_constant
 from onnxsmith.passes.engine.rule import Rule
-from onnxsmith.passes.engine.values import dims
 
 
 def scaled(op: Any, tag: str, x: Any, factor: Any) -> Either:
@@ -33,6 +32,19 @@ def factor_of(m: Match, tag: str, name: str) -> float:
     return found if m.tag(tag) == "mul" else 1.0 / found
 
 
+def scalar_factor(*names: str) -> Requirement:
+    """Each named value that is bound is a scalar constant other than zero: one can divide by it."""
+    is_scalar = scalar_constant(*names)
+
+    def check(m: Match) -> Mismatch | None:
+        if (why := is_scalar(m)) is not None:
+            return why
+        zero = next((m[name] for name in names if m.scalar(name) == 0), None)
+        return None if zero is None else Mismatch("constant", "a factor other than zero", zero, zero)
+
+    return check
+
+
 def _product(op: Any, a: Any, b: Any, fa: Any, fb: Any) -> Any:
     left = either("left_scaled", yes=scaled(op, "left", a, fa), no=a)
     right = either("right_scaled", yes=scaled(op, "right", b, fb), no=b)
@@ -45,24 +57,17 @@ def _any_scale(m: Match) -> Mismatch | None:
     return Mismatch("op-type", "a scale on one of the factors", "none", m.root)
 
 
-def _not_widened(m: Match) -> Mismatch | None:
-    """A one-element factor of higher rank than its operand would add dimensions to it."""
-    for operand, factor in (("a", "fa"), ("b", "fb"), ("x", "factor")):
-        x, f = dims(m.get(operand)), dims(m.get(factor))
-        if f and (x is None or len(f) > len(x)):
-            return Mismatch("rank", "a factor of no higher rank than what it scales", m[factor], m[factor])
-    return None
-
-
 def _hoisted(op: Any, m: Match) -> ir.Value:
     factor = factor_of(m, "left", "fa") * factor_of(m, "right", "fb")
     product = op.MatMul(m["a"], m["b"])
-    return op.Mul(product, _like(op, factor, m["a"]))
+    return op.Mul(product, _constant(op, m, factor))
 
 
-def _like(op: Any, factor: float, x: ir.Value) -> ir.Value:
-    assert x.dtype is not None
-    return op.constant(factor, "scale", x.dtype.numpy())
+def _constant(op: Any, m: Match, factor: float) -> ir.Value:
+    """In the result's type: what this pass has built before has none yet."""
+    dtype = m.outputs[0].dtype
+    assert dtype is not None, "the rule requires a floating-point result"
+    return op.constant(factor, "scale", dtype.numpy())
 
 
 def _reshaped(op: Any, x: Any, factor: Any, shape: Any) -> Any:
@@ -70,7 +75,7 @@ def _reshaped(op: Any, x: Any, factor: Any, shape: Any) -> Any:
 
 
 def _through_reshape(op: Any, m: Match) -> ir.Value:
-    return op.Mul(op.Reshape(m["x"], m["shape"]), _like(op, factor_of(m, "scaling", "factor"), m["x"]))
+    return op.Mul(op.Reshape(m["x"], m["shape"]), _constant(op, m, factor_of(m, "scaling", "factor")))
 
 
 def _transposed(op: Any, x: Any, factor: Any) -> Any:
@@ -79,24 +84,24 @@ def _transposed(op: Any, x: Any, factor: Any) -> Any:
 
 def _through_transpose(op: Any, m: Match) -> ir.Value:
     turned = op.Transpose(m["x"], perm=m.attribute("perm"))
-    return op.Mul(turned, _like(op, factor_of(m, "scaling", "factor"), m["x"]))
+    return op.Mul(turned, _constant(op, m, factor_of(m, "scaling", "factor")))
 
 
 def _float(m: Match) -> Mismatch | None:
-    v = m.get("a") or m["x"]
+    v = m.outputs[0]
     if v.dtype is not None and v.dtype.is_floating_point():
         return None
     return Mismatch("dtype", "a floating-point value", v, v)
 
 
-_VIEW = (scalar_constant("factor"), _not_widened, _float)
+_VIEW = (scalar_factor("factor"), _float)
 
 RULES = [
     Rule(
         "scores-scale",
         _product,
         _hoisted,
-        (_any_scale, scalar_constant("fa", "fb"), not_constant("a", "b"), _not_widened, _float),
+        (_any_scale, scalar_factor("fa", "fb"), not_constant("a", "b"), _float),
     ),
     Rule("view-scale", _reshaped, _through_reshape, _VIEW),
     Rule("view-scale", _transposed, _through_transpose, _VIEW),

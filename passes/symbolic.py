@@ -1,0 +1,182 @@
+"""Symbolic shape inference for the operators of a Transformer, where ONNX's own inference loses track.
+
+ONNX names a dimension anew after each computed Reshape. Walking the graph once in order, with dimensions as products
+of names, keeps ``batch`` and ``sequence`` through every view, product and elementwise operator. A rule answers only
+what follows from its operator's definition; anything else is left unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+import onnx_ir.passes.common as common
+
+from onnxsmith.passes.engine.values import attribute, dims
+from onnxsmith.passes.shapes import ONE, Size, evaluate, reshaped, sizes
+
+Sizes = list[Size] | None
+_SAME = frozenset(
+    {"Softmax", "LayerNormalization", "RMSNormalization", "Cast", "Identity", "Erf", "Tanh", "Sigmoid", "Sqrt", "Relu"}
+) | frozenset({"Gelu", "Neg", "Not", "IsNaN", "Clip", "Exp", "Log", "Reciprocal", "Abs", "Dropout", "Trilu", "CumSum"})
+_BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Where", "And", "Or", "Equal", "Less", "Greater", "Max"}) | (
+    frozenset({"Min", "LessOrEqual", "GreaterOrEqual"})
+)
+
+
+def infer(model: ir.Model) -> None:
+    """Shape inference in place: ONNX's own, then this module's, then ONNX's for what follows from it."""
+    inference = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
+    inference(model)
+    if any([propagate(graph) for graph in model.graphs()]):
+        inference(model)
+
+
+def propagate(graph: ir.Graph) -> bool:
+    """Set every output shape that the rules can tell and that is not known yet. Returns whether any was set."""
+    changed = False
+    for node in graph:
+        if node.domain or not any(_open(v) for v in node.outputs):
+            continue
+        for v, found in zip(node.outputs, _results(node), strict=False):
+            if found is not None and _open(v) and _sharper(found, v):
+                v.shape = ir.Shape([s.dim for s in found])
+                changed = True
+    return changed
+
+
+def _results(node: ir.Node) -> list[Sizes]:
+    """The shapes of the outputs that the rules know."""
+    if node.op_type == "Split":
+        return _split(node)
+    rule = _RULES.get(node.op_type)
+    return [rule(node)] if rule is not None else []
+
+
+def _open(v: ir.Value) -> bool:
+    known = dims(v)
+    return known is None or any(_unnamed(d) for d in known)
+
+
+def _unnamed(dim: int | str | None) -> bool:
+    return dim is None or (isinstance(dim, str) and dim.startswith("unk__"))
+
+
+def _sharper(found: list[Size], v: ir.Value) -> bool:
+    """Whether the result says something new without guessing: names of unknown dimensions start with "?"."""
+    if any(name.startswith("?") for size in found for name in size.names):
+        return False
+    known = dims(v)
+    return known is None or [s.dim for s in found] != known
+
+
+def _first(node: ir.Node) -> Sizes:
+    return sizes(node.inputs[0])
+
+
+def _broadcast(node: ir.Node) -> Sizes:
+    shapes = [sizes(v) for v in node.inputs]
+    if any(s is None for s in shapes):
+        return None
+    rank = max(len(s) for s in shapes if s is not None)
+    padded = [[ONE] * (rank - len(s)) + s for s in shapes if s is not None]
+    return [_meet(list(column)) for column in zip(*padded, strict=True)]
+
+
+def _meet(column: list[Size]) -> Size:
+    """The one size that is not 1. Two named ones that differ are equal or 1 at run time: which, is not known."""
+    wide = list(dict.fromkeys(size for size in column if size != ONE))
+    if not wide:
+        return ONE
+    if len(wide) == 1:
+        return wide[0]
+    numbers = [size for size in wide if size.known is not None]
+    return numbers[0] if numbers else Size(1, ("?",))
+
+
+def _transpose(node: ir.Node) -> Sizes:
+    found = _first(node)
+    if found is None:
+        return None
+    perm = attribute(node, "perm") or list(range(len(found)))[::-1]
+    return [found[i] for i in perm]
+
+
+def _matmul(node: ir.Node) -> Sizes:
+    a, b = sizes(node.inputs[0]), sizes(node.inputs[1])
+    if a is None or b is None or len(a) < 2 or len(b) < 2:
+        return None
+    rank = max(len(a), len(b))
+    batch = [[ONE] * (rank - len(s)) + s[:-2] for s in (a, b)]
+    return [_meet(list(column)) for column in zip(*batch, strict=False)][: rank - 2] + [a[-2], b[-1]]
+
+
+def _gather(node: ir.Node) -> Sizes:
+    data, index = sizes(node.inputs[0]), sizes(node.inputs[1])
+    if data is None or index is None:
+        return None
+    axis = attribute(node, "axis") % len(data)
+    return data[:axis] + index + data[axis + 1 :]
+
+
+def _expand(node: ir.Node) -> Sizes:
+    source, target = _first(node), evaluate(node.inputs[1])
+    if source is None or target is None:
+        return None
+    rank = max(len(source), len(target))
+    padded = [[ONE] * (rank - len(s)) + s for s in (source, target)]
+    return [_meet(list(column)) for column in zip(*padded, strict=True)]
+
+
+def _unsqueeze(node: ir.Node) -> Sizes:
+    found, axes = _first(node), evaluate(node.inputs[1])
+    if found is None or axes is None or any(a.known is None for a in axes):
+        return None
+    rank = len(found) + len(axes)
+    new, rest = {a.factor % rank for a in axes}, iter(found)
+    return [ONE if i in new else next(rest) for i in range(rank)]
+
+
+def _squeeze(node: ir.Node) -> Sizes:
+    found = _first(node)
+    axes = evaluate(node.inputs[1]) if len(node.inputs) > 1 else None
+    if found is None or axes is None or any(a.known is None for a in axes):
+        return None
+    gone = {a.factor % len(found) for a in axes}
+    return [s for i, s in enumerate(found) if i not in gone]
+
+
+def _split(node: ir.Node) -> list[Sizes]:
+    found = _first(node)
+    if found is None:
+        return []
+    axis, parts = attribute(node, "axis") % len(found), len(node.outputs)
+    lengths = evaluate(node.inputs[1]) if len(node.inputs) > 1 else [found[axis] // Size(parts)] * parts
+    if lengths is None or len(lengths) != parts:
+        return []
+    return [None if size is None else found[:axis] + [size] + found[axis + 1 :] for size in lengths]
+
+
+def _reduce(node: ir.Node) -> Sizes:
+    found = _first(node)
+    axes = evaluate(node.inputs[1]) if len(node.inputs) > 1 else None
+    if found is None or axes is None or any(a.known is None for a in axes):
+        return None
+    reduced = {a.factor % len(found) for a in axes}
+    if attribute(node, "keepdims"):
+        return [ONE if i in reduced else s for i, s in enumerate(found)]
+    return [s for i, s in enumerate(found) if i not in reduced]
+
+
+_RULES: dict[str, Callable[[ir.Node], Sizes]] = {
+    **dict.fromkeys(_SAME, _first),
+    **dict.fromkeys(_BROADCAST, _broadcast),
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax"), _reduce),
+    "Transpose": _transpose,
+    "MatMul": _matmul,
+    "Gather": _gather,
+    "Expand": _expand,
+    "Reshape": reshaped,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+}
