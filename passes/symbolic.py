@@ -128,6 +128,11 @@ def _expand(node: ir.Node) -> Sizes:
     return [_meet(list(column)) for column in zip(*padded, strict=True)]
 
 
+def _range(node: ir.Node) -> Sizes:
+    start, limit, step = (evaluate(v) for v in node.inputs)
+    return limit if start == [Size(0)] and step == [ONE] else None
+
+
 def _unsqueeze(node: ir.Node) -> Sizes:
     found, axes = _first(node), evaluate(node.inputs[1])
     if found is None or axes is None or any(a.known is None for a in axes):
@@ -174,6 +179,7 @@ _RULES: dict[str, Callable[[ir.Node], Sizes]] = {
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax"), _reduce),
     "Transpose": _transpose,
     "MatMul": _matmul,
+    "Range": _range,
     "Gather": _gather,
     "Expand": _expand,
     "Reshape": reshaped,
