@@ -14,9 +14,7 @@ from onnxsmith.errors import BadUsage
 @click.command("compare")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--shapes", help="Sizes of the dynamic axes, such as batch=1,sequence=128.")
-@click.option(
-    "--inputs", type=click.Path(path_type=Path), help="An .npz of tensors, or a .txt of texts, to run."
-)
+@click.option("--inputs", type=click.Path(path_type=Path), help="An .npz of tensors, or a .txt of texts, to run.")
 @click.option(
     "--pairs",
     type=click.IntRange(min=2),
@@ -25,9 +23,7 @@ from onnxsmith.errors import BadUsage
     help="Timed pairs per variant (even).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-def command(
-    paths: tuple[Path, ...], shapes: str | None, inputs: Path | None, pairs: int, as_json: bool
-) -> None:
+def command(paths: tuple[Path, ...], shapes: str | None, inputs: Path | None, pairs: int, as_json: bool) -> None:
     """Compare several variants of a model.
 
     Shows size, operators, latency and how far the outputs differ. The first of PATHS is the reference.

@@ -148,7 +148,10 @@ def _compare(paths: Mapping[str, Path], peer: RunFeeds) -> None:
     console.note("comparing size, latency and outputs of the variants")
     with console.working("measuring"):
         comparison = onnxsmith.compare(
-            list(paths.values()), shapes={"batch": 1, "sequence": 128}, peers={TORCH: peer}
+            list(paths.values()),
+            shapes={"batch": 1, "sequence": 128},
+            texts=corpus("sentences.txt"),
+            peers={TORCH: peer},
         )
     console.heading("summary")
     tables.print_comparison(comparison)

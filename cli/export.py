@@ -12,12 +12,8 @@ from onnxsmith.cli import console
 
 @click.command("export")
 @click.argument("source")
-@click.option(
-    "--checkpoint", type=click.Path(path_type=Path), help="Hugging Face folder that holds the weights."
-)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder or .onnx to write."
-)
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Hugging Face folder that holds the weights.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder or .onnx to write.")
 @click.option("--opset", type=int, default=18, show_default=True, help="ONNX operator set of the export.")
 def command(source: str, checkpoint: Path | None, output: Path, opset: int) -> None:
     """Export a Transformer from PyTorch to ONNX.

@@ -59,9 +59,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as .npz, atomically: a reader sees the old file or the new one, never a part."""
     import numpy as np
 
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=".onnxsmith-", suffix=".tmp", delete=False
-    ) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".onnxsmith-", suffix=".tmp", delete=False) as file:
         try:
             with zipfile.ZipFile(file, "w") as archive:
                 for name, value in tensors.items():  # numpy.savez refuses outputs named "file"

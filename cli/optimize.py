@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("optimize")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder or .onnx to write."
-)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder or .onnx to write.")
 @click.option(
     "--target",
     type=click.Choice(["cpu", "onnx"]),
@@ -34,9 +32,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Check the whole result, every rewrite, or nothing.",
 )
-@click.option(
-    "--strict", is_flag=True, help="Fail on a rewrite that breaks parity instead of rolling it back."
-)
+@click.option("--strict", is_flag=True, help="Fail on a rewrite that breaks parity instead of rolling it back.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 def command(
     source: Path, output: Path, target: str, precision: str, verify: Verify, strict: bool, as_json: bool
@@ -47,9 +43,7 @@ def command(
     not at all. The report says what was fused, what was missed and why, and how exact each rewrite is.
     """
     with console.working(f"optimizing {source} for {target} in {precision} (verify: {verify})"):
-        report = onnxsmith.optimize(
-            source, output, target=target, precision=precision, verify=verify, strict=strict
-        )
+        report = onnxsmith.optimize(source, output, target=target, precision=precision, verify=verify, strict=strict)
     if as_json:
         console.emit_json(report.to_json())
     else:

@@ -23,9 +23,7 @@ SUMMARY = ("dtype", "shape", "min", "max", "mean")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--text", "texts", multiple=True, help="A text to embed; may be given several times.")
 @click.option("--file", "file", type=click.Path(path_type=Path), help="A UTF-8 file with one text a line.")
-@click.option(
-    "--input", "tensors", type=click.Path(path_type=Path), help="An .npz of tensors, one per input."
-)
+@click.option("--input", "tensors", type=click.Path(path_type=Path), help="An .npz of tensors, one per input.")
 @click.option("--output", type=click.Path(path_type=Path), help="An .npz to write the results to.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines on stdout.")
 def command(

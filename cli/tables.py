@@ -76,7 +76,8 @@ def print_comparison(comparison: Comparison) -> None:
     )
     searched = any(variant.search for variant in comparison.variants)
     rows = [_variant_row(variant) for variant in comparison.variants]
-    console.table(f"variants at {shapes}", columns + (">same nearest",) * searched, rows)
+    columns += (">texts: least cosine", ">texts: same nearest") * searched
+    console.table(f"variants at {shapes}", columns, rows)
     noise = [variant.latency for variant in comparison.variants if variant.latency]
     low, high = min(ratio.aa_low for ratio in noise), max(ratio.aa_high for ratio in noise)
     console.emit(f"the first variant timed against itself: {low:.3f}-{high:.3f}")
@@ -93,7 +94,7 @@ def _variant_row(variant: Variant) -> tuple[str, ...]:
         f"{ratio.low:.3f}-{ratio.high:.3f}" if ratio else "",
         f"{max(p.relative_rms for p in variant.parity):.1e}" if variant.parity else "",
         f"{min(p.min_cosine for p in variant.parity):.7f}" if variant.parity else "",
-        *((f"{search.top1:.1%}",) if search else ()),
+        *((f"{search.min_cosine:.7f}", f"{search.top1:.1%}") if search else ()),
     )
 
 

@@ -48,12 +48,10 @@ def _refuse_foreign(folder: Path) -> None:
     except (OSError, ValueError):
         manifest = {}
     tokenizer = manifest.get("tokenizer") if isinstance(manifest, dict) else None
-    ours = {MODEL, MODEL + _DATA, MANIFEST, tokenizer} if (folder / MANIFEST).is_file() else set()
+    ours = {MODEL, MODEL + _DATA, MANIFEST, str(tokenizer)} if (folder / MANIFEST).is_file() else set()
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours)
     if foreign:
-        raise BadInput(
-            f"{folder} holds other files ({foreign[0]}); give a new folder, or one that onnxsmith wrote"
-        )
+        raise BadInput(f"{folder} holds other files ({foreign[0]}); give a new folder, or one that onnxsmith wrote")
 
 
 def write_artifact(
@@ -80,9 +78,7 @@ def write_artifact(
         raise BadInput(f"cannot write {target}: {e.strerror or e}") from e
 
 
-def _write_folder(
-    folder: Path, model: ir.Model, manifest: Mapping[str, Any], sidecars: Sequence[Path]
-) -> None:
+def _write_folder(folder: Path, model: ir.Model, manifest: Mapping[str, Any], sidecars: Sequence[Path]) -> None:
     folder.mkdir()
     write_model(folder / MODEL, model, _EXTERNAL_FROM)
     for path in sidecars:
@@ -95,18 +91,18 @@ def _refuse_own_source(target: Path, model: ir.Model) -> None:
     """Weights may be mapped from the files that would be replaced."""
     inside = target.resolve()
     replaced = (inside, inside.with_name(inside.name + _DATA))
-    sources = {
-        Path(v.const_value.path) for v in _weights(model) if isinstance(v.const_value, ir.ExternalTensor)
-    }
+    sources = {Path(v.const_value.path) for v in _weights(model) if isinstance(v.const_value, ir.ExternalTensor)}
     for path in (source.resolve() for source in sources):
         if path in replaced or inside in path.parents:
             raise BadInput(f"{target} holds the weights that are being read; give another output")
 
 
 def _weights(model: ir.Model) -> Iterator[ir.Value]:
-    """Every initializer that has a value, those of subgraphs included."""
+    """Every initializer that holds numbers, those of subgraphs included."""
     for graph in model.graphs():
-        yield from (v for v in graph.initializers.values() if v.const_value is not None)
+        for v in graph.initializers.values():
+            if v.const_value is not None and v.const_value.dtype != ir.DataType.STRING:
+                yield v
 
 
 def write_model(path: Path, model: ir.Model, external_from: int = _EXTERNAL_FROM) -> None:
@@ -116,7 +112,7 @@ def write_model(path: Path, model: ir.Model, external_from: int = _EXTERNAL_FROM
     external = sum(tensor.nbytes for tensor in tensors.values()) > external_from
     with open(path.with_name(path.name + _DATA), "wb") if external else nullcontext() as file:
         for v, tensor in tensors.items():
-            if file is not None and tensor.nbytes > _SMALL_BYTES and tensor.dtype != ir.DataType.STRING:
+            if file is not None and tensor.nbytes > _SMALL_BYTES:
                 v.const_value = _append(file, path, tensor)
             elif isinstance(tensor, ir.ExternalTensor):  # in the source's weights file, which stays behind
                 v.const_value = ir.tensor(tensor.numpy(), name=v.name)

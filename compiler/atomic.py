@@ -35,9 +35,7 @@ def replacing(target: Path) -> Iterator[Path]:
         _swap(new, old, target)
         _sync(parent)
     finally:
-        if all(
-            (parent / path.name).exists() for path in old.glob("*")
-        ):  # else the only copy of the old output
+        if all((parent / path.name).exists() for path in old.glob("*")):  # else the only copy of the old output
             shutil.rmtree(work, ignore_errors=True)
 
 

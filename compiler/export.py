@@ -29,9 +29,7 @@ _EXAMPLE_SIZES = {"batch": 2, "sequence": 7}  # neither 0 nor 1, which torch.exp
 _OTHER_SIZE = 5
 
 
-def export(
-    source: str, output: str | Path, *, checkpoint: str | Path | None = None, opset: int = OPSET
-) -> Path:
+def export(source: str, output: str | Path, *, checkpoint: str | Path | None = None, opset: int = OPSET) -> Path:
     """Export an architecture with a checkpoint, a named config, or a user's factory; returns the output path.
 
     Args:
@@ -60,9 +58,7 @@ def _load(source: str, checkpoint: str | Path | None) -> Checkpoint:
         from onnxsmith.models import checkpoint as checkpoints
         from onnxsmith.models import factory, registry
     except ModuleNotFoundError as e:
-        raise BadInput(
-            f"export needs {e.name}, which is not installed: pip install 'onnxsmith[torch]'"
-        ) from e
+        raise BadInput(f"export needs {e.name}, which is not installed: pip install 'onnxsmith[torch]'") from e
     if source in registry.ARCHITECTURES:
         if checkpoint is None:
             raise BadInput(f"{source!r} needs --checkpoint FOLDER; or name a config such as bert-base")
@@ -93,6 +89,8 @@ def to_onnx(found: Checkpoint, opset: int = OPSET) -> ir.Model:
         except Exception as e:  # the exporter wraps what user code raises in types of its own
             raise BadInput(f"torch.onnx cannot export the model: {_root_cause(e)}") from e
     assert program is not None
+    if (written := program.model.opset_imports[""]) != opset:
+        raise BadInput(f"torch.onnx cannot write opset {opset}, only {written}; give a lower one")
     return program.model
 
 
@@ -123,15 +121,17 @@ def _root_cause(error: BaseException) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter talks on stdout and through warnings and logs; none of it helps our users."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _manifest(source: str, found: Checkpoint, model: ir.Model) -> dict[str, Any]:

@@ -60,8 +60,7 @@ def _place(tensor: onnx.TensorProto, file: Path, found: dict[str, Path]) -> tupl
     size = path.stat().st_size
     if offset + length > size:
         raise BadInput(
-            f"{file}: {location} has {size} bytes, tensor {tensor.name!r} needs {offset + length}; "
-            "fetch it again"
+            f"{file}: {location} has {size} bytes, tensor {tensor.name!r} needs {offset + length}; fetch it again"
         )
     return path, offset, length
 
@@ -71,9 +70,7 @@ def _locate(file: Path, location: str) -> Path:
     homes = (os.path.realpath(file.parent), os.path.dirname(os.path.realpath(file)))
     path = Path(os.path.realpath(file.parent / location.replace("\0", "?")))
     if not location or os.path.isabs(location) or not any(path.is_relative_to(home) for home in homes):
-        raise BadInput(
-            f"{file}: external data {location!r} lies outside the model's folder; refusing to read it"
-        )
+        raise BadInput(f"{file}: external data {location!r} lies outside the model's folder; refusing to read it")
     if not path.is_file():
         raise BadInput(f"{file}: the external data file {location!r} is missing; put it beside the model")
     return path
@@ -86,11 +83,10 @@ def _extent(tensor: onnx.TensorProto, file: Path, entries: Mapping[str, str]) ->
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", needed))
     except (ValueError, TypeError):
         offset, length, needed = -1, 0, 0
-    if offset < 0 or needed < 0 or length != needed:
+    if offset < 0 or min(tensor.dims, default=0) < 0 or length != needed:
         stated = ", ".join(f"{key}={value[:20]}" for key, value in entries.items() if key != "location")
         raise BadInput(
-            f"{file}: external tensor {tensor.name!r} has an impossible place ({stated}); "
-            "export the model again"
+            f"{file}: external tensor {tensor.name!r} has an impossible place ({stated}); export the model again"
         )
     return offset, length
 

@@ -63,7 +63,7 @@ def table_rows(v: ir.Value) -> int | None:
             if node in seen:
                 continue
             if node.op_type == "Gather" and i == 1 and (tensor := constant(node.inputs[0])) is not None:
-                found.append(int(tensor.shape[node.attributes.get_int("axis", 0)]))
+                found.append(tensor.numpy().shape[node.attributes.get_int("axis", 0)])
             elif node.op_type in _THROUGH and i == 0:
                 seen.add(node)
                 stack.extend(node.outputs)
@@ -74,7 +74,7 @@ def _case(
     plan: _Plan, model: ir.Model, rows: Mapping[str, int | None], bounds: Mapping[str, int], rng: np.random.Generator
 ) -> Case:
     feeds: dict[str, NDArray[Any]] = {}
-    allowed = np.ones(plan.batch, dtype=bool)
+    allowed: NDArray[np.bool_] = np.ones(plan.batch, dtype=bool)
     for v in model.graph.inputs:
         if v.is_initializer():
             continue
@@ -88,7 +88,7 @@ def _case(
             mask = _mask(plan.mask, shape)
             feeds[name] = mask.astype(_numpy(v))
             if mask.ndim > 1 and len(mask) == plan.batch:
-                allowed = mask.reshape(len(mask), -1).any(axis=1)
+                allowed = np.any(mask.reshape(len(mask), -1), axis=1)
     return Case(plan.name, feeds, allowed)
 
 

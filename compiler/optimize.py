@@ -17,7 +17,8 @@ from onnxsmith.compiler.export import sha256
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
 from onnxsmith.compiler.report import OptimizeReport, ParityReport, summarize
-from onnxsmith.compiler.target import Target, target as find_target
+from onnxsmith.compiler.target import Target
+from onnxsmith.compiler.target import target as find_target
 from onnxsmith.errors import BadInput, BadUsage, CheckFailed
 from onnxsmith.passes.canonicalize import canonicalize
 from onnxsmith.runtime.artifact import Artifact, open_artifact

@@ -17,9 +17,7 @@ def torch_peer(checkpoint: Checkpoint) -> RunFeeds:
     """Run the checkpoint's module in PyTorch on arrays by input name; gives arrays by output name."""
     import torch
 
-    inputs, outputs = (
-        [spec.name for spec in specs] for specs in (checkpoint.task.inputs, checkpoint.task.outputs)
-    )
+    inputs, outputs = ([spec.name for spec in specs] for specs in (checkpoint.task.inputs, checkpoint.task.outputs))
 
     def run(feeds: Feeds) -> dict[str, NDArray[Any]]:
         with torch.inference_mode():

@@ -35,14 +35,12 @@ class Pass:
     def run(self, model: ir.Model, denied: Collection[Site] = ()) -> Outcome:
         prepared = self.prepare(model) if self.prepare else ()
         rewriter = Rewriter(self.rules + prepared, denied)
-        if rewriter(model):
+        while rewriter(model):  # again, since shapes that become known may let another rule hold
             infer(model)
             if shorten(model):
-                sweep(model)
                 infer(model)
-            else:
-                sweep(model)
-        return Outcome(model, rewriter.remarks, rewriter.applied)
+            sweep(model)
+        return Outcome(model, rewriter.remarks + rewriter.missed(model), rewriter.applied)
 
 
 @dataclass(frozen=True)

@@ -27,25 +27,25 @@ _erf = np.frompyfunc(math.erf, 1, 1)
 Feeds = Mapping[str, NDArray[Any]]
 
 
-class Erf(OpRun):  # type: ignore[misc]
+class Erf(OpRun):
     """Exact in double precision; onnx's own rounds to float32."""
 
     def _run(self, x: NDArray[Any]) -> tuple[NDArray[Any]]:
-        return (_erf(x).astype(x.dtype),)
+        return (np.asarray(_erf(x), dtype=x.dtype),)
 
 
-class Gelu(OpRun):  # type: ignore[misc]
+class Gelu(OpRun):
     """Gelu-20 in the input's precision; onnx's own expands to float32 constants."""
 
     def _run(self, x: NDArray[Any], approximate: str = "none") -> tuple[NDArray[Any]]:
         if approximate == "tanh":
             curve = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
         else:
-            curve = _erf(x / math.sqrt(2)).astype(x.dtype)
+            curve = np.asarray(_erf(x / math.sqrt(2)), dtype=x.dtype)
         return ((0.5 * x * (1 + curve)).astype(x.dtype),)
 
 
-class CumSum(OpRun):  # type: ignore[misc]
+class CumSum(OpRun):
     """CumSum-14 with the axis as a scalar or, as exporters write it, a vector of one."""
 
     def _run(self, x: NDArray[Any], axis: NDArray[Any], exclusive: int = 0, reverse: int = 0) -> tuple[NDArray[Any]]:

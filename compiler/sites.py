@@ -109,7 +109,9 @@ def _gates_its_input(curve: ir.Node) -> bool:
     above = set(_within(_producers, curve))
     sources = {v for n in [curve, *above] for v in n.inputs if v is not None and constant(v) is None}
     products = [n for n in _within(_readers, curve) if n.op_type == "Mul"]
-    return any(v in sources for n in products for v in n.inputs)
+    factors = {v for n in products for v in n.inputs if v is not None and v.producer() is not curve}
+    scaled = {u for v in factors if (p := v.producer()) is not None for u in p.inputs}  # 0.5 * x, say
+    return not sources.isdisjoint(factors | scaled)
 
 
 def _between_products(node: ir.Node) -> bool:

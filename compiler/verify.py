@@ -7,7 +7,7 @@ baseline with all of ONNX Runtime's optimizations off, else its fusions would hi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +21,13 @@ from onnxsmith.compiler.pipeline import Outcome, Pass
 from onnxsmith.compiler.reference import Reference
 from onnxsmith.compiler.region import Region, changed, cut, expose
 from onnxsmith.compiler.session import run_model
+from onnxsmith.errors import BadInput
 from onnxsmith.passes.engine.provenance import rule_of
 from onnxsmith.passes.engine.rewrite import Site
 from onnxsmith.runtime.parity import ErrorRatio, cosine, error_ratio, rms
 
 Values = dict[str, NDArray[Any]]
+_REFUSED = ErrorRatio(np.inf, np.inf, np.inf, finite=False)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def runnable(original: ir.Model, bounds: Mapping[str, int]) -> list[Case]:
     for case in inputs.cases(original, bounds):
         try:
             run(case.feeds)
-        except Exception:  # noqa: S112  whatever the runtime raises, this shape is not the model's
+        except Exception:
             continue
         found.append(case)
     return found
@@ -115,16 +117,32 @@ def check_regions(before: ir.Model, after: ir.Model, cases: Iterable[Case]) -> l
     exposed, new = expose(before, [*inputs, *outputs]), [(r, cut(after, r.inputs, r.outputs)) for r in regions]
     old = [Reference(cut(before, r.inputs, r.outputs)) for r in regions]
     tally = _Tally()
-    capture, runs = run_model(exposed), [run_model(model) for _, model in new]
+    capture, runs = run_model(exposed), [_attempt(model) for _, model in new]
     for case in cases:
         tally.cases += 1
         captured = {**case.feeds, **capture(case.feeds)}
         for region, reference, candidate in zip(regions, old, runs, strict=True):
             truth, result = reference.run(captured), candidate(captured)
             for name in region.outputs:
-                ratio = error_ratio(result[name], captured[name], truth[name])
+                ratio = error_ratio(result[name], captured[name], truth[name]) if name in result else _REFUSED
                 tally.add(name, ratio, case, truth[name])
     return [tally.evidence(_rule_at(region, name), name) for region in regions for name in region.outputs]
+
+
+def _attempt(model: ir.Model, **options: Any) -> Callable[[Values], Values]:
+    """Runs a candidate; no outputs where ONNX Runtime refuses it, which is no better than wrong ones."""
+    try:
+        run = run_model(model, **options)
+    except BadInput:
+        return lambda feeds: {}
+
+    def call(feeds: Values) -> Values:
+        try:
+            return run(feeds)
+        except Exception:  # the runtime's error classes have no common base
+            return {}
+
+    return call
 
 
 def _rule_at(region: Region, output: str) -> str:
@@ -158,13 +176,14 @@ def check_whole(
 ) -> list[Evidence]:
     """The compiled model, run with its session options, against the original in float64: one evidence per output."""
     reference, baseline = Reference(original), run_model(original)
-    candidate = run_model(compiled, optimize=True, config=config)
+    candidate = _attempt(compiled, optimize=True, config=config)
     tally = _Tally()
     for case in cases:
         tally.cases += 1
         truth, own, result = _truth(reference, case), baseline(case.feeds), candidate(case.feeds)
-        for name in result:
-            tally.add(name, error_ratio(result[name], own[name], truth[name], case.rows), case, truth[name])
+        for name in own:
+            found = error_ratio(result[name], own[name], truth[name], case.rows) if name in result else _REFUSED
+            tally.add(name, found, case, truth[name])
     if not tally.cases:
         raise Unverifiable("the original runs on none of the verification inputs")
     return [tally.evidence("whole model", name) for name in tally.worst]

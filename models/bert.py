@@ -5,15 +5,15 @@ Shapes: B batch, S sequence, E hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnxsmith.errors import BadInput
-from onnxsmith.models.layers import Attention, FeedForward, activation, padding_mask
+from onnxsmith.models.layers import ACTIVATIONS, Attention, FeedForward, padding_mask
 
 
 @dataclass(frozen=True)
@@ -30,28 +30,30 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     hidden_act: str = "gelu"
 
-    def __post_init__(self) -> None:
-        if self.hidden_size % self.num_attention_heads:
-            raise BadInput(
-                f"hidden_size {self.hidden_size} does not divide into {self.num_attention_heads} heads; "
-                "check config.json"
-            )
-        activation(self.hidden_act)
-
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> BertConfig:
-        """Read the keys of a Hugging Face config. Raises BadInput for a missing key or an unsupported variant."""
+        """Read a Hugging Face config. Raises BadInput for a missing key, a wrong value or another variant."""
         positions = config.get("position_embedding_type", "absolute")
         if positions != "absolute":
             raise BadInput(f"config.json asks for {positions!r} positions; only 'absolute' ones are supported")
-        names = [name for name in cls.__dataclass_fields__ if name not in ("layer_norm_eps", "hidden_act")]
-        missing = [name for name in names if name not in config]
+        found = {field.name: config[field.name] for field in fields(cls) if field.name in config}
+        missing = [name for name in _SIZES if name not in found]
         if missing:
             raise BadInput(f"config.json lacks {', '.join(missing)}; it is not a complete BERT config")
-        wrong = [name for name in names if not isinstance(config[name], int) or config[name] < 1]
-        if wrong:
-            raise BadInput(f"config.json has {wrong[0]} = {config[wrong[0]]!r}; a positive integer was expected")
-        return cls(**{name: config[name] for name in cls.__dataclass_fields__ if name in config})
+        for name, value in found.items():
+            expected, fine = _EXPECTED.get(name, _SIZE)
+            if not fine(value):
+                raise BadInput(f"config.json has {name} = {value!r}; {expected} was expected")
+        return cls(**found)
+
+
+_Check = tuple[str, Callable[[Any], bool]]
+_SIZE: _Check = ("a positive integer", lambda value: type(value) is int and value > 0)
+_EXPECTED: dict[str, _Check] = {
+    "layer_norm_eps": ("a positive number", lambda value: type(value) in (int, float) and value > 0),
+    "hidden_act": (f"one of {', '.join(ACTIVATIONS)}", lambda value: value in list(ACTIVATIONS)),
+}
+_SIZES = [field.name for field in fields(BertConfig) if field.name not in _EXPECTED]
 
 
 class BertEmbeddings(nn.Module):
@@ -114,9 +116,7 @@ class SentenceEmbedder(nn.Module):
         self.encoder = encoder
         self.normalize = normalize
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Three times int64 [B, S] -> last hidden state [B, S, E], sentence embedding [B, E]"""
         hidden = self.encoder(input_ids, attention_mask, token_type_ids)
         weights = attention_mask[:, :, None].to(hidden.dtype)  # [B, S, 1]

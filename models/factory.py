@@ -5,9 +5,11 @@ The factory returns ``(module, task)``, or a module that has the task as its att
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
+from typing import Any
 
 from torch import nn
 
@@ -21,16 +23,25 @@ def from_factory(spec: str) -> Checkpoint:
 
     Raises BadInput when the module or factory is missing, fails, or returns something else.
     """
+    made = _call(spec)
+    if not isinstance(made, tuple):
+        made = made, getattr(made, "export_task", None)
+    match made:
+        case nn.Module() as module, ExportTask() as task:
+            return Checkpoint(module.eval(), task, {})
+    raise BadInput(f"{spec!r} must return (nn.Module, ExportTask), or a module with an export_task attribute")
+
+
+def _call(spec: str) -> Any:
+    """What the factory returns; what it prints goes to stderr, for stdout is kept for data."""
     module_name, _, attribute = spec.partition(":")
-    sys.path.insert(0, os.getcwd())
+    here = os.getcwd()
+    sys.path.insert(0, here)
     try:
-        factory = getattr(importlib.import_module(module_name), attribute)
-        made = factory()
-    except (ImportError, AttributeError) as e:
-        raise BadInput(f"cannot load {spec!r}: {e}; give package.module:factory") from e
+        with contextlib.redirect_stdout(sys.stderr):
+            return getattr(importlib.import_module(module_name), attribute)()
+    except Exception as e:  # users' code may raise anything
+        reason = next(iter(str(e).splitlines()), "no message")
+        raise BadInput(f"cannot load {spec!r}: {type(e).__name__}: {reason}; give package.module:factory") from e
     finally:
-        sys.path.pop(0)
-    module, task = made if isinstance(made, tuple) and len(made) == 2 else (made, getattr(made, "export_task", None))
-    if not isinstance(module, nn.Module) or not isinstance(task, ExportTask):
-        raise BadInput(f"{spec!r} must return (nn.Module, ExportTask), or a module with an export_task attribute")
-    return Checkpoint(module.eval(), task, {})
+        sys.path.remove(here)

@@ -62,7 +62,7 @@ class Attention(nn.Module):
         return self.output(merged)  # type: ignore[no-any-return]
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, S, E] -> [B, H, S, D]
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)  # [B, S, E] -> [B, H, S, D]
 
 
 class FeedForward(nn.Module):

@@ -1,4 +1,4 @@
-"""How Hugging Face names the tensors of each architecture: one table per architecture, from their names to ours."""
+"""How Hugging Face names tensors: one table per architecture, from their names to ours."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from onnxsmith.errors import BadInput
 
 @dataclass(frozen=True)
 class NameTable:
-    """``rename`` maps patterns of their names to ours; ``unused`` are tensors that the model has no place for."""
+    """``rename`` maps patterns of their names to ours; ``unused`` are tensors that the model does without."""
 
     rename: Mapping[str, str]
     unused: tuple[str, ...] = ()
 
     def ours(self, theirs: Iterable[str]) -> dict[str, str]:
-        """Their name by our name. Raises BadInput for a tensor that no row knows."""
-        found = {}
+        """Their name by our name. Raises BadInput for a tensor that no row knows, or two for one place."""
+        found: dict[str, str] = {}
         for name in theirs:
             if any(re.fullmatch(pattern, name) for pattern in self.unused):
                 continue
-            found[self._one(name)] = name
+            ours = self._one(name)
+            if ours in found:
+                raise BadInput(f"the checkpoint has tensors {found[ours]!r} and {name!r} for one place; keep one")
+            found[ours] = name
         return found
 
     def _one(self, name: str) -> str:

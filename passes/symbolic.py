@@ -28,7 +28,7 @@ def infer(model: ir.Model) -> None:
     """Shape inference in place: ONNX's own, then this module's, then ONNX's for what follows from it."""
     inference = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
     inference(model)
-    if any([propagate(graph) for graph in model.graphs()]):
+    if sum(propagate(graph) for graph in model.graphs()):
         inference(model)
 
 
@@ -162,6 +162,16 @@ def _split(node: ir.Node) -> list[Sizes]:
     return [None if size is None else found[:axis] + [size] + found[axis + 1 :] for size in lengths]
 
 
+def _attention(node: ir.Node) -> Sizes:
+    q, v = sizes(node.inputs[0]), sizes(node.inputs[2])
+    if q is None or v is None:
+        return None
+    if len(q) == 4:
+        return [*q[:3], v[-1]]
+    per_head = v[-1] // Size(attribute(node, "kv_num_heads"))
+    return None if per_head is None else [*q[:2], per_head * Size(attribute(node, "q_num_heads"))]
+
+
 def _reduce(node: ir.Node) -> Sizes:
     found = _first(node)
     axes = evaluate(node.inputs[1]) if len(node.inputs) > 1 else None
@@ -180,6 +190,7 @@ _RULES: dict[str, Callable[[ir.Node], Sizes]] = {
     "Transpose": _transpose,
     "MatMul": _matmul,
     "Range": _range,
+    "Attention": _attention,
     "Gather": _gather,
     "Expand": _expand,
     "Reshape": reshaped,

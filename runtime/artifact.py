@@ -36,9 +36,7 @@ class Artifact:
             return None
         path = self.folder / str(name)
         if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise BadInput(
-                f"{self.folder / MANIFEST}: {key} {name!r} leaves the artifact's folder; move it there"
-            )
+            raise BadInput(f"{self.folder / MANIFEST}: {key} {name!r} leaves the artifact's folder; move it there")
         if not path.is_file():
             raise BadInput(f"{path}: the {key} that {MANIFEST} names is missing; export the model again")
         return path
@@ -54,9 +52,7 @@ def open_artifact(path: str | Path) -> Artifact:
     if path.is_dir():
         return _open_folder(path)
     if not path.exists():
-        raise BadInput(
-            f"{path}: no such file or folder; expected an .onnx file or an onnxsmith artifact folder"
-        )
+        raise BadInput(f"{path}: no such file or folder; expected an .onnx file or an onnxsmith artifact folder")
     if not path.is_file():
         raise BadInput(f"{path}: not a regular file; expected an .onnx file or an onnxsmith artifact folder")
     if path.name == MODEL and (path.parent / MANIFEST).is_file():
@@ -66,9 +62,7 @@ def open_artifact(path: str | Path) -> Artifact:
 
 def _open_folder(folder: Path) -> Artifact:
     if not (folder / MANIFEST).is_file():
-        raise BadInput(
-            f"{folder}: no {MANIFEST} in this folder; give an onnxsmith artifact or the .onnx file itself"
-        )
+        raise BadInput(f"{folder}: no {MANIFEST} in this folder; give an onnxsmith artifact or the .onnx file itself")
     if not (folder / MODEL).is_file():
         raise BadInput(f"{folder}: no {MODEL} in this artifact; export or optimize the model again")
     return Artifact(folder / MODEL, _read_manifest(folder / MANIFEST), folder)
@@ -78,18 +72,12 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
     try:
         manifest = json.loads(path.read_bytes())
     except (ValueError, OSError, RecursionError) as error:
-        raise BadInput(
-            f"{path}: not readable as JSON ({error}); export or optimize the model again"
-        ) from error
+        raise BadInput(f"{path}: not readable as JSON ({error}); export or optimize the model again") from error
     if not isinstance(manifest, dict):
-        raise BadInput(
-            f"{path}: expected a JSON object, found {type(manifest).__name__}; write the artifact again"
-        )
+        raise BadInput(f"{path}: expected a JSON object, found {type(manifest).__name__}; write the artifact again")
     if manifest.get("format") != FORMAT:
         found = manifest.get("format")
-        raise BadInput(
-            f"{path}: expected format {FORMAT}, found {found!r}; write the artifact with this onnxsmith"
-        )
+        raise BadInput(f"{path}: expected format {FORMAT}, found {found!r}; write the artifact with this onnxsmith")
     for key, expected in _TYPES.items():
         if not isinstance(manifest.get(key, expected()), expected):
             raise BadInput(f"{path}: {key!r} must be a JSON {expected.__name__}; write the artifact again")

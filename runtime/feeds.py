@@ -34,9 +34,7 @@ class TensorInfo:
         return f"{self.name} {self.dtype}[{', '.join(str(dim) for dim in self.dims)}]"
 
 
-def check_feeds(
-    feeds: Feeds, inputs: Sequence[TensorInfo], bounds: Mapping[str, int]
-) -> dict[str, NDArray[Any]]:
+def check_feeds(feeds: Feeds, inputs: Sequence[TensorInfo], bounds: Mapping[str, int]) -> dict[str, NDArray[Any]]:
     """The arrays to run a model on, or BadInput that names the first one that does not fit.
 
     Args:
@@ -63,18 +61,12 @@ def _listed(infos: Sequence[TensorInfo]) -> str:
 
 def _check_array(array: NDArray[Any], info: TensorInfo) -> None:
     if array.dtype != info.dtype and not (info.dtype == "object" and array.dtype.kind in "UO"):
-        raise BadInput(
-            f"input {info.name}: expected dtype {info.dtype}, found {array.dtype}; convert it with astype"
-        )
+        raise BadInput(f"input {info.name}: expected dtype {info.dtype}, found {array.dtype}; convert it with astype")
     if array.ndim != len(info.dims):
-        raise BadInput(
-            f"input {info.name}: expected {len(info.dims)} axes ({info}), found shape {array.shape}"
-        )
+        raise BadInput(f"input {info.name}: expected {len(info.dims)} axes ({info}), found shape {array.shape}")
 
 
-def _check_dims(
-    array: NDArray[Any], info: TensorInfo, bounds: Mapping[str, int], sizes: dict[str, int]
-) -> None:
+def _check_dims(array: NDArray[Any], info: TensorInfo, bounds: Mapping[str, int], sizes: dict[str, int]) -> None:
     """Fixed sizes, bounds, and one size per symbolic name over all inputs (``sizes`` collects them)."""
     for axis, (size, dim) in enumerate(zip(array.shape, info.dims, strict=True)):
         at = f"input {info.name}: axis {axis}"

@@ -47,9 +47,7 @@ class LoadedModel:
         try:
             return dict(zip(names, self.session.run(names, arrays), strict=True))
         except Exception as error:  # ONNX Runtime's error classes have no common base
-            raise BadInput(
-                f"{self.artifact.model}: ONNX Runtime fails on these inputs: {one_line(error)}"
-            ) from error
+            raise BadInput(f"{self.artifact.model}: ONNX Runtime fails on these inputs: {one_line(error)}") from error
 
     def embed(
         self,
@@ -93,9 +91,7 @@ class LoadedModel:
     def _embedding(self) -> TensorInfo:
         task = self.manifest.get("task")
         if task != "embed":
-            raise BadInput(
-                f"{self.artifact.model}: expected a model of task embed, found {task}; run it on arrays"
-            )
+            raise BadInput(f"{self.artifact.model}: expected a model of task embed, found {task}; run it on arrays")
         rows = [info for info in self.outputs if len(info.dims) == 2]
         if len(rows) != 1:
             found = ", ".join(map(str, self.outputs))
@@ -123,9 +119,7 @@ def load(
     """
     artifact = open_artifact(path)
     recorded = recorded_config(artifact)
-    session = open_session(
-        artifact.model, provider=provider, threads=threads, config={**recorded, **(config or {})}
-    )
+    session = open_session(artifact.model, provider=provider, threads=threads, config={**recorded, **(config or {})})
     inputs = tuple(_declared(TensorInfo.from_ort(arg), artifact) for arg in session.get_inputs())
     outputs = tuple(TensorInfo.from_ort(arg) for arg in session.get_outputs())
     return LoadedModel(artifact, session, inputs, outputs, recorded)

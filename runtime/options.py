@@ -47,14 +47,10 @@ def recorded_config(artifact: Artifact) -> dict[str, str]:
 def _checked(record: Any, key: str, path: Path) -> dict[str, str]:
     entries = record.get(key, {}) if isinstance(record, dict) else None
     if not isinstance(entries, dict):
-        raise BadInput(
-            f"{path}: expected its recorded session options to be a JSON object; write the model again"
-        )
+        raise BadInput(f"{path}: expected its recorded session options to be a JSON object; write the model again")
     # Names without a dot are ONNX Runtime's own (intra_op_num_threads): the caller's choice, not the file's.
     config = {name: str(value) for name, value in entries.items() if "." in name}
     for name in config:
         if not name.startswith(_STEERING):
-            raise BadInput(
-                f"{path}: recorded session option {name!r} is not one that onnxsmith sets; remove it"
-            )
+            raise BadInput(f"{path}: recorded session option {name!r} is not one that onnxsmith sets; remove it")
     return config

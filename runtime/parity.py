@@ -9,6 +9,7 @@ float64 likewise.)
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,7 @@ def error_ratio(
     if not usable.any():
         return ErrorRatio(0.0, 0.0, 0.0, finite)
     truth = reference[usable].astype(np.float64)
-    off, own = np.abs(candidate[usable] - truth), np.abs(baseline[usable] - truth)
+    off, own = (np.abs(x[usable].astype(np.float64) - truth) for x in (candidate, baseline))
     scale = rms(truth)
     floor = FLOOR_ULP * _ulp(baseline.dtype) * scale + np.finfo(np.float64).tiny
     return ErrorRatio(
@@ -68,9 +69,8 @@ def error_ratio(
 
 
 def _ulp(dtype: np.dtype[np.generic]) -> float:
-    return (
-        float(np.finfo(dtype).eps) if np.issubdtype(dtype, np.floating) else float(np.finfo(np.float32).eps)
-    )
+    kind: Any = dtype if np.issubdtype(dtype, np.floating) else np.float32
+    return float(np.finfo(kind).eps)
 
 
 def rms(x: Array) -> float:
@@ -83,4 +83,5 @@ def cosine(a: Array, b: Array) -> NDArray[np.float64]:
     a64, b64 = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(a64, axis=-1) * np.linalg.norm(b64, axis=-1)
     dot = np.sum(a64 * b64, axis=-1)
-    return np.where(lengths > 0, dot / np.where(lengths > 0, lengths, 1), (dot == lengths).astype(np.float64))
+    found: NDArray[np.float64] = np.where(lengths > 0, dot / np.where(lengths > 0, lengths, 1), dot == lengths)
+    return found

@@ -41,9 +41,7 @@ def cosines(queries: NDArray[np.floating], corpus: NDArray[np.floating]) -> NDAr
 def _unit_rows(rows: NDArray[np.floating]) -> NDArray[np.float64]:
     wide = rows.astype(np.float64)
     if not np.isfinite(wide).all():
-        raise BadInput(
-            "expected finite embeddings, found NaN or infinity; check the model with onnxsmith compare"
-        )
+        raise BadInput("expected finite embeddings, found NaN or infinity; check the model with onnxsmith compare")
     norms = np.linalg.norm(wide, axis=1, keepdims=True)
     unit: NDArray[np.float64] = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0)
     return unit

@@ -57,14 +57,10 @@ def open_session(
             enable_fallback=0,
         )
     except Exception as error:  # ONNX Runtime's error classes have no common base
-        raise BadInput(
-            f"{model}: ONNX Runtime refuses this model on {provider}: {one_line(error)}"
-        ) from error
+        raise BadInput(f"{model}: ONNX Runtime refuses this model on {provider}: {one_line(error)}") from error
     if _PROVIDERS[provider] not in session.get_providers():
         reason = problem or "this onnxruntime was built without it"
-        raise BadInput(
-            f"{provider} does not work on this machine ({reason}); use cpu, or repair its libraries"
-        )
+        raise BadInput(f"{provider} does not work on this machine ({reason}); use cpu, or repair its libraries")
     return session
 
 

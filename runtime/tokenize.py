@@ -46,9 +46,7 @@ class TextEncoder:
         tokens = [Tokens(e.ids, e.type_ids) for e in self._tokenizer.encode_batch(list(texts))]
         for index, one in enumerate(tokens):
             if not one.ids:
-                raise BadInput(
-                    f"text {index}: the tokenizer finds no token in {texts[index]!r}; leave it out"
-                )
+                raise BadInput(f"text {index}: the tokenizer finds no token in {texts[index]!r}; leave it out")
         return tokens
 
     def pad(self, tokens: Sequence[Tokens], padding: Padding = "right") -> dict[str, NDArray[np.int64]]:

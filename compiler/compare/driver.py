@@ -49,9 +49,7 @@ class _Reference:
             raise BadInput(
                 f"{variant.name}: no output {', '.join(absent)}, which the reference has; rename its outputs"
             )
-        parity = tuple(
-            output_parity(n, np.asarray(outputs[n]), x, self.mask) for n, x in self.outputs.items()
-        )
+        parity = tuple(output_parity(n, np.asarray(outputs[n]), x, self.mask) for n, x in self.outputs.items())
         search = None
         if self.embeddings is not None:
             search = search_agreement(self.model.embed(self.texts, run=run), self.embeddings)
@@ -110,9 +108,7 @@ def compare(
     return Comparison((first, *others), sizes, provider, threads, pairs)
 
 
-def _compare_file(
-    reference: _Reference, path: str | Path, provider: Provider, threads: int | None
-) -> Variant:
+def _compare_file(reference: _Reference, path: str | Path, provider: Provider, threads: int | None) -> Variant:
     variant, model, _ = _open(path, provider, threads)
     for kind, ours, theirs in (
         ("inputs", model.inputs, reference.model.inputs),
@@ -120,9 +116,7 @@ def _compare_file(
     ):
         found, expected = (sorted(info.name for info in infos) for infos in (ours, theirs))
         if found != expected:
-            raise BadInput(
-                f"{path}: expected {kind} {expected} as in the reference, found {found}; rename them"
-            )
+            raise BadInput(f"{path}: expected {kind} {expected} as in the reference, found {found}; rename them")
     return reference.measure(variant, model.run)
 
 

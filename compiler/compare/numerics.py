@@ -49,9 +49,7 @@ def output_parity(
         mask: [B, S], nonzero where a token stands; it selects positions of outputs [B, S, ...].
     """
     if candidate.shape != reference.shape:
-        raise BadInput(
-            f"output {name}: shapes {reference.shape} and {candidate.shape} differ; compare like with like"
-        )
+        raise BadInput(f"output {name}: shapes {reference.shape} and {candidate.shape} differ; compare like with like")
     ours, theirs = _rows(candidate, mask), _rows(reference, mask)
     same = ours == theirs  # equal infinities (masked logits) are no difference
     difference = np.where(same, 0.0, np.subtract(ours, theirs, where=~same, out=np.zeros_like(ours)))
@@ -61,9 +59,7 @@ def output_parity(
     error, scale = rms(difference), rms(finite)
     relative = error / scale if scale else (np.inf if error else 0.0)
     cosines_ = cosine(finite + difference, finite)
-    return OutputParity(
-        name, relative, float(np.abs(difference).max(initial=0)), float(cosines_.min(initial=1))
-    )
+    return OutputParity(name, relative, float(np.abs(difference).max(initial=0)), float(cosines_.min(initial=1)))
 
 
 def search_agreement(candidate: NDArray[np.floating], reference: NDArray[np.floating]) -> SearchAgreement:

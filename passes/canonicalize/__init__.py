@@ -8,6 +8,7 @@ import onnx_ir.passes.common as common
 from onnxsmith.passes.canonicalize.opset import convert
 from onnxsmith.passes.canonicalize.tidy import prune, sweep, tidy
 from onnxsmith.passes.canonicalize.views import shorten
+from onnxsmith.passes.engine.names import name_nodes
 from onnxsmith.passes.symbolic import infer
 
 __all__ = ["canonicalize", "convert", "infer", "prune", "shorten", "sweep", "tidy"]
@@ -21,6 +22,7 @@ def canonicalize(model: ir.Model) -> ir.Model:
     if model.functions:
         model = common.InlinePass()(model).model
     model = convert(model)
+    name_nodes(model)
     common.RemoveInitializersFromInputsPass()(model) if model.ir_version < 4 else None
     tidy(model)
     infer(model)

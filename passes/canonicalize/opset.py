@@ -30,8 +30,6 @@ def convert(model: ir.Model) -> ir.Model:
         raise BadInput(f"the model is at opset {version}; opsets {OLDEST} to {NEWEST} can be read: export it again")
     if version >= OPSET:
         return model
-    for i, node in enumerate(ir.traversal.RecursiveGraphIterator(model.graph)):
-        node.name = node.name or f"node_{i}"
     metadata = {_key(n): (n.name, dict(n.metadata_props)) for n in model.graph.all_nodes()}
     given = {v.name for v in model.graph.inputs}
     weights = _detach(model)
@@ -61,7 +59,7 @@ def _detach(model: ir.Model) -> dict[str, ir.TensorProtocol]:
             v.const_value = ir.tensor(v.const_value.numpy(), name=name)  # a proto forgets the folder of a file
             continue
         weights[name] = v.const_value
-        v.shape, v.type = ir.Shape(v.const_value.shape), ir.TensorType(v.const_value.dtype)
+        v.shape, v.type = ir.Shape(v.const_value.shape.numpy()), ir.TensorType(v.const_value.dtype)
         del graph.initializers[name]
         v.const_value = None
         if v not in graph.inputs:
@@ -81,9 +79,7 @@ def _attach(model: ir.Model, weights: dict[str, ir.TensorProtocol], given: set[s
         graph.register_initializer(v)
 
 
-def _restore(
-    converted: ir.Model, original: ir.Model, metadata: dict[str, tuple[str | None, dict[str, str]]]
-) -> None:
+def _restore(converted: ir.Model, original: ir.Model, metadata: dict[str, tuple[str | None, dict[str, str]]]) -> None:
     """Node names and metadata by output name, value shapes by name, and the model's own header."""
     for node in converted.graph.all_nodes():
         if (kept := metadata.get(_key(node))) is not None:

@@ -46,7 +46,7 @@ def shorten(model: ir.Model) -> bool:
     names = Names(model)
     # Whole chains before their beginnings: the last view comes first.
     views = [node for graph in model.graphs() for node in reversed(graph) if is_view(node)]
-    return any([_shorten_at(node, names) for node in views])
+    return sum(_shorten_at(node, names) for node in views) > 0
 
 
 def is_view(node: ir.Node | None) -> bool:

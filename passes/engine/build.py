@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,25 @@ class Builder:
         self.nodes: list[ir.Node] = []
         self.constants: list[ir.Value] = []
 
-    def __getattr__(self, op_type: str) -> Callable[..., Any]:
-        def build(*inputs: ir.Value | None, domain: str = "", outputs: int = 1, **attributes: Any) -> Any:
-            given = list(inputs)
-            while given and given[-1] is None:
-                given.pop()
-            present = ir.convenience.convert_attributes({k: v for k, v in attributes.items() if v is not None})
-            node = ir.Node(domain, op_type, given, present, num_outputs=outputs)
-            self.nodes.append(node)
-            return node.outputs[0] if outputs == 1 else node.outputs
+    def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
+        def build(*inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
+            return self._node(op_type, inputs, domain, 1, attributes).outputs[0]
 
         return build
+
+    def several(self, op_type: str, count: int, *inputs: ir.Value | None, **attributes: Any) -> Sequence[ir.Value]:
+        """A node with ``count`` outputs."""
+        return self._node(op_type, inputs, "", count, attributes).outputs
+
+    def _node(
+        self, op_type: str, inputs: Sequence[ir.Value | None], domain: str, count: int, attributes: dict[str, Any]
+    ) -> ir.Node:
+        given = list(inputs)
+        while given and given[-1] is None:
+            given.pop()
+        present = ir.convenience.convert_attributes({k: v for k, v in attributes.items() if v is not None})
+        self.nodes.append(ir.Node(domain, op_type, given, present, num_outputs=count))
+        return self.nodes[-1]
 
     def constant(self, data: Any, hint: str, dtype: Any = None) -> ir.Value:
         """A new initializer; ``hint`` is made unique when the nodes enter the graph."""
@@ -35,7 +43,7 @@ class Builder:
 
     def lazy_constant(self, tensor: ir.TensorProtocol, hint: str) -> ir.Value:
         value = ir.Value(
-            name=hint, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor
+            name=hint, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
         )
         self.constants.append(value)
         return value

@@ -7,7 +7,7 @@ copies of a rule, and backing out costs nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from onnxsmith.passes.engine.mismatch import Mismatch, furthest
 from onnxsmith.passes.engine.pattern import AttrVar, Const, Either, Op, Pattern, Source, Var
 from onnxsmith.passes.engine.values import attribute, constant, scalar, widens
 
+_ROUNDING = {ir.DataType.FLOAT16: 2**-10, ir.DataType.BFLOAT16: 2**-7}  # how far a written constant may be off
 COMMUTATIVE = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min"})
 
 
@@ -49,15 +50,22 @@ class Match:
         return scalar(self.values.get(name))
 
 
-def match(roots: tuple[Op, ...], node: ir.Node) -> Match | Mismatch:
-    """The first way in which the pattern holds with its first root at ``node``, or the furthest failure."""
-    search = _Search()
+Requirement = Callable[[Match], Mismatch | None]
+
+
+def match(roots: tuple[Op, ...], node: ir.Node, where: Sequence[Requirement] = ()) -> Match | Mismatch:
+    """The first way in which the pattern and the requirements hold with the first root at ``node``.
+
+    Otherwise why it does not: what refused a whole match tells more than where another attempt ended.
+    """
+    search, refused = _Search(), None
     for found in search.roots(roots, node):
-        if (escape := _escape(found, roots)) is None:
+        if (why := _refusal(found, where)) is None:
             return found
-        search.best = furthest(search.best, escape)
-    assert search.best is not None, "a search without a match has failed somewhere"
-    return search.best
+        refused = furthest(refused, why)
+    best = refused or search.best
+    assert best is not None, "a search without a match has failed somewhere"
+    return best
 
 
 class _Search:
@@ -93,7 +101,7 @@ class _Search:
             for tag, choice in p.choices.items():
                 yield from self.value(choice, v, replace(m, tags={**m.tags, p.name: tag}), near)
         elif p is None or v is None:
-            if p is v:
+            if p is None and v is None:
                 yield m
             else:
                 expected = "no input" if p is None else "an input"
@@ -131,8 +139,7 @@ class _Search:
         if len(given) > len(p.inputs):
             return self.fail(m, "arity", f"{len(p.inputs)} inputs", f"{len(given)} inputs", node, p.source)
         bound = replace(bound, nodes={**bound.nodes, p: node})
-        commutes = p.op_type in COMMUTATIVE and len(given) == 2
-        for order in [given, given[::-1]] if commutes else [given]:
+        for order in _orders(p, given):
             yield from self.inputs(p, order, 0, bound)
 
     def attributes(self, p: Op, node: ir.Node, m: Match) -> Match | None:
@@ -154,6 +161,17 @@ class _Search:
             yield from self.inputs(p, given, i + 1, bound)
 
 
+def _orders(p: Op, given: list[ir.Value | None]) -> list[list[ir.Value | None]]:
+    """The orders of operands to try: first the one with constants where the pattern has them, whose failure tells."""
+    if p.op_type not in COMMUTATIVE or len(given) != 2:
+        return [given]
+
+    def clashes(order: list[ir.Value | None]) -> int:
+        return sum(isinstance(i, Const) and constant(v) is None for i, v in zip(p.inputs, order, strict=True))
+
+    return sorted([given, given[::-1]], key=clashes)
+
+
 def _users_of_bound(root: Op, m: Match) -> list[ir.Node]:
     bound = [m.values.get(p.name) for p in root.inputs if isinstance(p, Var)]
     bound += [m.nodes[p].outputs[p.output] for p in root.inputs if isinstance(p, Op) and p in m.nodes]
@@ -162,7 +180,15 @@ def _users_of_bound(root: Op, m: Match) -> list[ir.Node]:
     return [n for n in dict.fromkeys(users) if n.op_type == root.op_type and n not in taken]
 
 
-def _escape(m: Match, roots: tuple[Op, ...]) -> Mismatch | None:
+def _refusal(m: Match, where: Sequence[Requirement]) -> Mismatch | None:
+    if (escape := _escape(m)) is not None:
+        return escape
+    whys = (requirement(m) for requirement in where)
+    why = next((why for why in whys if why is not None), None)
+    return None if why is None else replace(why, matched=len(m.nodes))
+
+
+def _escape(m: Match) -> Mismatch | None:
     """A value that the rewrite would remove and that something outside the match still needs."""
     inside = set(m.nodes.values())
     for p, node in m.nodes.items():
@@ -178,7 +204,7 @@ def _escape(m: Match, roots: tuple[Op, ...]) -> Mismatch | None:
 
 def _holds(p: Const, v: ir.Value) -> bool:
     if not isinstance(p.value, tuple):
-        found = scalar(v)
-        return found is not None and math.isclose(found, p.value, rel_tol=p.rel_tol)
+        found, rounding = scalar(v), _ROUNDING.get(v.dtype, 0.0)
+        return found is not None and math.isclose(found, p.value, rel_tol=max(p.rel_tol, rounding))
     tensor = constant(v)
     return tensor is not None and tensor.shape.rank() == 1 and tuple(tensor.numpy().tolist()) == p.value

@@ -68,6 +68,6 @@ def furthest(best: Mismatch | None, other: Mismatch) -> Mismatch:
     if best is None or other.matched > best.matched:
         return other
     same_place = (other.matched, other.code, other.at) == (best.matched, best.code, best.at)
-    if same_place and show(other.expected) not in show(best.expected).split(" or "):
+    if same_place and f" or {show(other.expected)} or " not in f" or {show(best.expected)} or ":
         return replace(best, expected=f"{show(best.expected)} or {show(other.expected)}")
     return best

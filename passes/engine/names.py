@@ -33,6 +33,13 @@ class Names:
             graph.register_initializer(value)
 
 
+def name_nodes(model: ir.Model) -> None:
+    """Give every node a name that no other node has, since remarks and provenance go by names; in place."""
+    taken: set[str] = set()
+    for node in model.graph.all_nodes():
+        node.name = _fresh(node.name or node.op_type, taken)
+
+
 def _fresh(hint: str, taken: set[str]) -> str:
     name = hint
     if name in taken:

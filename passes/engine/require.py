@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import onnx_ir as ir
 
-from onnxsmith.passes.engine.match import Match
+from onnxsmith.passes.engine.match import Match, Requirement
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import caller
 from onnxsmith.passes.engine.values import constant, dims, scalar, widens
-
-Requirement = Callable[[Match], Mismatch | None]
 
 
 def scalar_constant(*names: str) -> Requirement:
@@ -106,9 +102,7 @@ def shapes(**specs: str) -> Requirement:
     return check
 
 
-def _fits(
-    name: str, v: ir.Value, letters: list[str], bound: dict[str, int | str]
-) -> tuple[str, str] | None:
+def _fits(name: str, v: ir.Value, letters: list[str], bound: dict[str, int | str]) -> tuple[str, str] | None:
     spec, found = " ".join(letters), dims(v)
     if letters[0] == "...":
         letters = letters[1:]

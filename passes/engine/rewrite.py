@@ -26,7 +26,7 @@ class Site:
 
 @dataclass
 class Rewriter:
-    """Applies rules to every graph of a model until none fires, then tells what was missed.
+    """Applies rules to every graph of a model until none fires; :meth:`missed` then tells what is left.
 
     ``denied`` sites are left alone: that is how a rewrite that verification rejected is rolled back.
     """
@@ -38,18 +38,19 @@ class Rewriter:
     _imports: MutableMapping[str, int] = field(default_factory=dict)
 
     def __call__(self, model: ir.Model) -> bool:
-        """Rewrite in place. Returns whether anything changed."""
-        names = Names(model)
+        """Rewrite in place. Returns whether this call changed anything."""
+        names, before = Names(model), len(self.applied)
         self._imports = model.opset_imports
         by_root = defaultdict(list)
         for rule in self.rules:
             by_root[rule.roots[0].op_type, rule.roots[0].domain].append(rule)
-        graphs = [*model.graphs(), *(f.graph for f in model.functions.values())]
-        while any([self._sweep(graph, by_root, names) for graph in graphs]):
+        while sum(self._sweep(graph, by_root, names) for graph in _graphs(model)):
             pass
-        for graph in graphs:
-            self.remarks += missed(self.rules, graph)
-        return bool(self.applied)
+        return len(self.applied) > before
+
+    def missed(self, model: ir.Model) -> list[Remark]:
+        """One remark for every anchor that is left."""
+        return [remark for graph in _graphs(model) for remark in missed(self.rules, graph)]
 
     def _sweep(self, graph: ir.Graph, by_root: dict[tuple[str, str], list[Rule]], names: Names) -> bool:
         changed = False
@@ -76,6 +77,10 @@ class Rewriter:
         return True
 
 
+def _graphs(model: ir.Model) -> list[ir.Graph]:
+    return [*model.graphs(), *(f.graph for f in model.functions.values())]
+
+
 def replace(found: Match, rule: Rule, names: Names) -> set[str]:
     """Put what the rule builds in place of what it matched; the old output names stay.
 
@@ -85,7 +90,7 @@ def replace(found: Match, rule: Rule, names: Names) -> set[str]:
     assert isinstance(graph, ir.Graph)
     op, built = rule.build(found)
     assert len(built) == len(found.outputs), f"{rule.name} must return one value per pattern root"
-    old = [n for n in dict.fromkeys(found.nodes.values())]
+    old = list(dict.fromkeys(found.nodes.values()))
     stamp(op.nodes, rule.name, old)
     names.adopt(graph, op)
     for before, after in zip(found.outputs, built, strict=True):
@@ -101,8 +106,8 @@ def replace(found: Match, rule: Rule, names: Names) -> set[str]:
 
 def substitute(before: ir.Value, after: ir.Value) -> None:
     """Let every user of ``before`` use ``after``, which takes over its type, shape and name if it is new."""
-    fresh = after.producer() is not None and after.producer().graph is None
-    if fresh:
+    producer = after.producer()
+    if producer is not None and producer.graph is None:
         after.type, after.shape = before.type, before.shape
         after.name, before.name = before.name, f"{before.name}.replaced"
     elif before.is_graph_output():

@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
 
 from onnxsmith.passes.engine.build import Builder
-from onnxsmith.passes.engine.match import Match, match
+from onnxsmith.passes.engine.match import Match, Requirement, match
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import Op, trace
-from onnxsmith.passes.engine.require import Requirement
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Rule:
 
     name: str
     pattern: Callable[..., Any]
-    rewrite: Callable[[Any, Match], ir.Value | Sequence[ir.Value]]
+    rewrite: Callable[[Builder, Match], ir.Value | Sequence[ir.Value]]
     where: tuple[Requirement, ...] = ()
     anchor: str = ""
 
@@ -41,13 +40,7 @@ class Rule:
         return (sys.modules[self.pattern.__module__].__doc__ or "").strip()
 
     def match(self, node: ir.Node) -> Match | Mismatch:
-        found = match(self.roots, node)
-        if isinstance(found, Mismatch):
-            return found
-        for requirement in self.where:
-            if (why := requirement(found)) is not None:
-                return replace(why, matched=len(found.nodes))
-        return found
+        return match(self.roots, node, self.where)
 
     def build(self, found: Match) -> tuple[Builder, tuple[ir.Value, ...]]:
         op = Builder()

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import either
@@ -82,34 +83,29 @@ def _fills_heads(m: Match) -> Mismatch | None:
     return None
 
 
-def _fused(op: Any, m: Match) -> ir.Value:
+def _fused(op: Builder, m: Match) -> ir.Value:
     k = op.Transpose(m["kt"], perm=[0, 1, 3, 2])
     scale = factor_of(m, "scaling", "scale") if m.tag("scaled") == "yes" else 1.0
     return op.Attention(m["q"], k, m["v"], _mask(op, m), scale=scale)
 
 
-def _fused_guarded(op: Any, m: Match) -> ir.Value:
+def _fused_guarded(op: Builder, m: Match) -> ir.Value:
     """Fully blocked rows give NaN and then zero: Attention does that for a boolean mask."""
     k = op.Transpose(m["kt"], perm=[0, 1, 3, 2])
     scale = factor_of(m, "scaling", "scale") if m.tag("scaled") == "yes" else 1.0
     return op.Attention(m["q"], k, m["v"], _mask(op, m, guarded=True), scale=scale)
 
 
-def _mask(op: Any, m: Match, guarded: bool = False) -> ir.Value | None:
+def _mask(op: Builder, m: Match, guarded: bool = False) -> ir.Value | None:
+    infinite = guarded and m.scalar("kept") == -np.inf  # only that makes NaN: around another, the guard never acts
     match m.tag("masking"):
         case "add":
-            return additive(op, m["mask"], m["q"], m["kt"], clamp=not guarded)
+            return additive(op, m["mask"], m["q"], m["kt"], keep_infinite=guarded)
         case "keep":
-            return from_condition(op, m["condition"], m["q"], m["kt"], keep=True, boolean=guarded)
+            return from_condition(op, m["condition"], m["q"], m["kt"], keep=True, boolean=infinite)
         case "drop":
-            return from_condition(op, m["condition"], m["q"], m["kt"], keep=False, boolean=guarded)
+            return from_condition(op, m["condition"], m["q"], m["kt"], keep=False, boolean=infinite)
     return None
-
-
-def _infinite(m: Match) -> Mismatch | None:
-    """Only minus infinity makes NaN; a guard around a finite mask never acts, and the plain rule is right there."""
-    value = m.scalar("kept") if m.tag("masking") in ("keep", "drop") else -np.inf
-    return None if value == -np.inf else Mismatch("mask", "a mask of -inf under the NaN guard", m["kept"], m["kept"])
 
 
 _WHERE = (
@@ -125,5 +121,5 @@ _WHERE = (
 
 RULES = [
     Rule("attention", _plain, _fused, _WHERE, anchor="Softmax"),
-    Rule("attention", _guarded, _fused_guarded, (*_WHERE, _infinite)),
+    Rule("attention", _guarded, _fused_guarded, _WHERE, anchor="Softmax"),
 ]

@@ -14,6 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.pattern import Either, either
 from onnxsmith.passes.engine.require import dtype
@@ -55,7 +56,7 @@ def _tanh_gate(op: Any, x: Any) -> Any:
 def _rules(name: str, gate: Any, approximate: str, anchor: str) -> list[Rule]:
     """One rule per root: a pattern's root is one operator, and the three orders end in three different Muls."""
 
-    def rewrite(op: Any, m: Match) -> ir.Value:
+    def rewrite(op: Builder, m: Match) -> ir.Value:
         return op.Gelu(m["x"], approximate=approximate)
 
     def rooted(order: str) -> Any:
@@ -65,7 +66,7 @@ def _rules(name: str, gate: Any, approximate: str, anchor: str) -> list[Rule]:
         return pattern
 
     where = (dtype("x", *_FLOATS),)
-    return [Rule(name, rooted(o), rewrite, where, anchor if o == "gate" else "") for o in ("gate", "x", "half")]
+    return [Rule(name, rooted(o), rewrite, where, anchor) for o in ("gate", "x", "half")]
 
 
 RULES = [

@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import attr, either
@@ -45,9 +46,7 @@ def _last_split(m: Match) -> Mismatch | None:
 
 def _split_of(m: Match, name: str) -> ir.Value:
     target = m[f"{name}_to"]
-    return next(
-        n.outputs[0] for n in m.nodes.values() if n.op_type == "Reshape" and n.inputs == (m[name], target)
-    )
+    return next(n.outputs[0] for n in m.nodes.values() if n.op_type == "Reshape" and n.inputs == (m[name], target))
 
 
 def _heads(m: Match, name: str) -> int:
@@ -56,7 +55,7 @@ def _heads(m: Match, name: str) -> int:
     return split[2]
 
 
-def _packed(op: Any, m: Match) -> ir.Value:
+def _packed(op: Builder, m: Match) -> ir.Value:
     return op.Attention(
         m["q"],
         m["k"],

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
+from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.values import dims
 
 
-def additive(op: Any, mask: ir.Value, q: ir.Value, kt: ir.Value, clamp: bool) -> ir.Value:
-    """A float mask with its own values, [B|1, H|1, S, T], at least half the type's lowest number if ``clamp``."""
-    if clamp:
-        mask = op.Max(mask, _lowest(op, q))
-    return _expanded(op, mask, q, kt)
+def additive(op: Builder, mask: ir.Value, q: ir.Value, kt: ir.Value, keep_infinite: bool) -> ir.Value:
+    """A float mask [B|1, H|1, S, T] with its own values, raised to half the type's lowest number where below.
+
+    ``keep_infinite`` leaves minus infinity as it is: a row of nothing else gives zeros.
+    """
+    raised = op.Max(mask, _lowest(op, q))
+    if keep_infinite:
+        raised = op.Where(op.IsInf(mask), mask, raised)
+    return _expanded(op, raised, q, kt)
 
 
-def from_condition(
-    op: Any, condition: ir.Value, q: ir.Value, kt: ir.Value, keep: bool, boolean: bool
-) -> ir.Value:
+def from_condition(op: Builder, condition: ir.Value, q: ir.Value, kt: ir.Value, keep: bool, boolean: bool) -> ir.Value:
     """A mask from a boolean that is true at the kept (or else the dropped) scores.
 
     ``boolean`` gives a boolean mask, under which a row with no allowed key gives zeros; otherwise it is a float mask
@@ -34,14 +35,14 @@ def from_condition(
     return _expanded(op, chosen, q, kt, like=condition)
 
 
-def _lowest(op: Any, q: ir.Value) -> ir.Value:
+def _lowest(op: Builder, q: ir.Value) -> ir.Value:
     assert q.dtype is not None
     kind = q.dtype.numpy()
     info = np.finfo(kind) if kind in (np.float16, np.float32) else None
     return op.constant(float(info.min) / 2 if info else -1.6e38, "mask_floor", kind)
 
 
-def _expanded(op: Any, mask: ir.Value, q: ir.Value, kt: ir.Value, like: ir.Value | None = None) -> ir.Value:
+def _expanded(op: Builder, mask: ir.Value, q: ir.Value, kt: ir.Value, like: ir.Value | None = None) -> ir.Value:
     """Expand the last two dimensions to S and T where they are not, and the rank to four."""
     source = mask if mask.shape is not None else like
     found = dims(source) if source is not None else None
@@ -54,13 +55,13 @@ def _expanded(op: Any, mask: ir.Value, q: ir.Value, kt: ir.Value, like: ir.Value
     return expand(op, mask, q, 2, kt, 3)
 
 
-def expand(op: Any, mask: ir.Value, q: ir.Value, q_axis: int, k: ir.Value, k_axis: int) -> ir.Value:
+def expand(op: Builder, mask: ir.Value, q: ir.Value, q_axis: int, k: ir.Value, k_axis: int) -> ir.Value:
     """The mask expanded to the query length (an axis of ``q``) and the key length (an axis of ``k``)."""
     lengths = [_length(op, q, q_axis), _length(op, k, k_axis)]
     return op.Expand(mask, op.Concat(op.constant([1, 1], "ones", "int64"), *lengths, axis=0))
 
 
-def _length(op: Any, v: ir.Value, axis: int) -> ir.Value:
+def _length(op: Builder, v: ir.Value, axis: int) -> ir.Value:
     """One dimension as a vector of one: a constant, or read from the graph input that has it, or from ``v``.
 
     Reading it from an input leaves ``v`` free to be rewritten, and makes the masks of all layers one.

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import attr
@@ -33,7 +34,7 @@ def _one_row(m: Match) -> Mismatch | None:
     return Mismatch("shape", "a mask with one row for all queries", m["mask"], m["mask"])
 
 
-def _widened(op: Any, m: Match) -> ir.Value:
+def _widened(op: Builder, m: Match) -> ir.Value:
     mask = expand(op, m["mask"], m["q"], -2, m["k"], -2)
     kept = {name: m.attribute(name) or None for name in _KEPT}
     return op.Attention(m["q"], m["k"], m["v"], mask, **kept)

@@ -74,10 +74,10 @@ def recognise(mask: ir.Value, graph: ir.Graph) -> MaskMeaning | None:
     cone = _cone(mask)
     if cone is None:
         return MaskMeaning(bias=True)
-    sources = [v for v in graph.inputs if any(v in n.inputs for n in cone)]
+    sources = [v for v in graph.inputs if v is mask or any(v in n.inputs for n in cone)]
     try:
-        evaluator = _evaluator(mask, cone, graph)
-        seen = [_probe(evaluator, sources, shape, seed) for seed, shape in enumerate(_PROBES)]
+        model = _cone_model(mask, cone, graph)
+        seen = [_probe(model, sources, shape, seed) for seed, shape in enumerate(_PROBES)]
     except Exception:  # onnx.reference raises anything on what it cannot run: then the mask stays unnamed
         return None
     for meaning in _candidates(sources):
@@ -106,8 +106,15 @@ def _cone(mask: ir.Value) -> list[ir.Node] | None:
     return list(found)
 
 
-def _evaluator(mask: ir.Value, cone: list[ir.Node], graph: ir.Graph) -> ReferenceEvaluator:
-    """The cone as a model of its own: inputs are the graph's, and the tensors whose Shape it asks for."""
+@dataclass(frozen=True)
+class _ConeModel:
+    """The cone as a model of its own: ``inputs`` are the graph's, and the tensors whose Shape it asks for."""
+
+    evaluator: ReferenceEvaluator
+    inputs: Mapping[str, ir.Value]
+
+
+def _cone_model(mask: ir.Value, cone: list[ir.Node], graph: ir.Graph) -> _ConeModel:
     inputs = {str(v.name): v for v in graph.inputs}
     for node in cone:
         inputs.update({str(v.name): v for v in node.inputs if v is not None and node.op_type == "Shape"})
@@ -121,9 +128,7 @@ def _evaluator(mask: ir.Value, cone: list[ir.Node], graph: ir.Graph) -> Referenc
         [_tensor(v) for v in {str(v.name): v for v in constants if v is not None}.values()],
     )
     opsets = [onnx.helper.make_opsetid(d, v) for d, v in graph.opset_imports.items()]
-    evaluator = ReferenceEvaluator(onnx.helper.make_model(proto, opset_imports=opsets))
-    evaluator.given = inputs
-    return evaluator
+    return _ConeModel(ReferenceEvaluator(onnx.helper.make_model(proto, opset_imports=opsets)), inputs)
 
 
 def _tensor(v: ir.Value) -> onnx.TensorProto:
@@ -133,17 +138,17 @@ def _tensor(v: ir.Value) -> onnx.TensorProto:
 
 
 def _probe(
-    evaluator: ReferenceEvaluator, sources: list[ir.Value], shape: tuple[int, int, int], seed: int
+    model: _ConeModel, sources: list[ir.Value], shape: tuple[int, int, int], seed: int
 ) -> tuple[Array, dict[str, Array]]:
     """Evaluate with symbolic dimensions bound to the probe's lengths. Returns allowed [B, H, S, T] and the feeds."""
     rng = np.random.default_rng(seed)
     feeds = {}
-    for name, v in evaluator.given.items():
+    for name, v in model.inputs.items():
         size = _sizes(v, shape)
         kind = v.dtype.numpy() if v.dtype is not None else np.float32
         ones = np.ones(size, dtype=kind)
         feeds[name] = rng.integers(0, 2, size).astype(kind) if v in sources else ones
-    return _allowed(evaluator.run(None, feeds)[0]), feeds
+    return _allowed(np.asarray(model.evaluator.run(None, feeds)[0])), feeds
 
 
 def _sizes(v: ir.Value, shape: tuple[int, int, int]) -> tuple[int, ...]:

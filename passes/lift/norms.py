@@ -9,11 +9,13 @@ The core is lifted with a scale of ones; the product and the sum that follow it 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import attr, either
@@ -86,17 +88,19 @@ def _positive_eps(m: Match) -> Mismatch | None:
     return None if eps is not None and eps > 0 else Mismatch("constant", "a positive epsilon", m["eps"], m["eps"])
 
 
-def _layer_core(op: Any, m: Match) -> ir.Value:
+def _layer_core(op: Builder, m: Match) -> ir.Value:
     return op.LayerNormalization(m["x"], _ones(op, m["x"]), axis=-1, epsilon=m.scalar("eps"))
 
 
-def _rms_core(op: Any, m: Match) -> ir.Value:
+def _rms_core(op: Builder, m: Match) -> ir.Value:
     return op.RMSNormalization(m["x"], _ones(op, m["x"]), axis=-1, epsilon=m.scalar("eps"))
 
 
-def _ones(op: Any, x: ir.Value) -> ir.Value:
+def _ones(op: Builder, x: ir.Value) -> ir.Value:
     assert x.dtype is not None and x.shape is not None
-    return op.constant(np.ones(int(x.shape[-1]), dtype=x.dtype.numpy()), "norm_ones")
+    width = x.shape[-1]
+    assert isinstance(width, int), "the rule requires a known last dimension"
+    return op.constant(np.ones(width, dtype=x.dtype.numpy()), "norm_ones")
 
 
 _CORE = (scalar_constant("eps"), _last_axis, _positive_eps, dtype("x", *_FLOATS))
@@ -118,8 +122,9 @@ def _scale_pattern(norm: str) -> Any:
 
 
 def _with_scale(norm: str) -> Any:
-    def rewrite(op: Any, m: Match) -> ir.Value:
-        return getattr(op, norm)(m["x"], m["scale"], axis=-1, epsilon=m.attribute("epsilon"))
+    def rewrite(op: Builder, m: Match) -> ir.Value:
+        build: Callable[..., ir.Value] = getattr(op, norm)
+        return build(m["x"], m["scale"], axis=-1, epsilon=m.attribute("epsilon"))
 
     return rewrite
 
@@ -128,7 +133,7 @@ def _bias_pattern(op: Any, x: Any, scale: Any, bias: Any) -> Any:
     return op.Add(op.LayerNormalization(x, scale, axis=-1, epsilon=attr("epsilon"), stash_type=1), bias)
 
 
-def _with_bias(op: Any, m: Match) -> ir.Value:
+def _with_bias(op: Builder, m: Match) -> ir.Value:
     return op.LayerNormalization(m["x"], m["scale"], m["bias"], axis=-1, epsilon=m.attribute("epsilon"))
 
 
@@ -144,10 +149,15 @@ _AFFINE = (_vector, shapes(x="... D", scale="D", bias="D"), same_dtype("x", "sca
 
 RULES = [
     Rule("layer-norm", _layer_divided, _layer_core, _CORE, anchor="Sqrt"),
-    Rule("layer-norm", _layer_multiplied, _layer_core, _CORE),
+    Rule("layer-norm", _layer_multiplied, _layer_core, _CORE, anchor="Sqrt"),
     Rule("rms-norm", _rms_divided, _rms_core, _CORE, anchor="Sqrt"),
-    Rule("rms-norm", _rms_multiplied, _rms_core, _CORE),
-    Rule("layer-norm-scale", _scale_pattern("LayerNormalization"), _with_scale("LayerNormalization"), (*_AFFINE, _of_ones)),
+    Rule("rms-norm", _rms_multiplied, _rms_core, _CORE, anchor="Sqrt"),
+    Rule(
+        "layer-norm-scale",
+        _scale_pattern("LayerNormalization"),
+        _with_scale("LayerNormalization"),
+        (*_AFFINE, _of_ones),
+    ),
     Rule("rms-norm-scale", _scale_pattern("RMSNormalization"), _with_scale("RMSNormalization"), (*_AFFINE, _of_ones)),
     Rule("layer-norm-bias", _bias_pattern, _with_bias, _AFFINE),
 ]

@@ -11,6 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import Either, attr, either
@@ -57,13 +58,13 @@ def _any_scale(m: Match) -> Mismatch | None:
     return Mismatch("op-type", "a scale on one of the factors", "none", m.root)
 
 
-def _hoisted(op: Any, m: Match) -> ir.Value:
+def _hoisted(op: Builder, m: Match) -> ir.Value:
     factor = factor_of(m, "left", "fa") * factor_of(m, "right", "fb")
     product = op.MatMul(m["a"], m["b"])
     return op.Mul(product, _constant(op, m, factor))
 
 
-def _constant(op: Any, m: Match, factor: float) -> ir.Value:
+def _constant(op: Builder, m: Match, factor: float) -> ir.Value:
     """In the result's type: what this pass has built before has none yet."""
     dtype = m.outputs[0].dtype
     assert dtype is not None, "the rule requires a floating-point result"
@@ -74,7 +75,7 @@ def _reshaped(op: Any, x: Any, factor: Any, shape: Any) -> Any:
     return op.Reshape(scaled(op, "scaling", x, factor), shape)
 
 
-def _through_reshape(op: Any, m: Match) -> ir.Value:
+def _through_reshape(op: Builder, m: Match) -> ir.Value:
     return op.Mul(op.Reshape(m["x"], m["shape"]), _constant(op, m, factor_of(m, "scaling", "factor")))
 
 
@@ -82,7 +83,7 @@ def _transposed(op: Any, x: Any, factor: Any) -> Any:
     return op.Transpose(scaled(op, "scaling", x, factor), perm=attr("perm"))
 
 
-def _through_transpose(op: Any, m: Match) -> ir.Value:
+def _through_transpose(op: Builder, m: Match) -> ir.Value:
     turned = op.Transpose(m["x"], perm=m.attribute("perm"))
     return op.Mul(turned, _constant(op, m, factor_of(m, "scaling", "factor")))
 

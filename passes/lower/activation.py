@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.require import scalar_constant
 from onnxsmith.passes.engine.rule import Rule
@@ -24,7 +25,7 @@ def _silu(op: Any, x: Any) -> Any:
     return op.Mul(x, op.Sigmoid(x))
 
 
-def _quick(op: Any, m: Match) -> ir.Value:
+def _quick(op: Builder, m: Match) -> ir.Value:
     alpha = m.scalar("alpha") if m.get("alpha") is not None else 1.0
     return op.QuickGelu(m["x"], alpha=alpha, domain=MICROSOFT)
 
@@ -32,6 +33,6 @@ def _quick(op: Any, m: Match) -> ir.Value:
 def rules(kernels: Kernels) -> list[Rule]:
     runs = kernels.runs(MICROSOFT, "QuickGelu", "x")
     return [
+        Rule("silu", _silu, _quick, (runs,), anchor="Sigmoid"),
         Rule("quick-gelu", _sigmoid_gelu, _quick, (scalar_constant("alpha"), runs), anchor="Sigmoid"),
-        Rule("silu", _silu, _quick, (runs,)),
     ]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.require import dtype, is_constant, not_constant, shapes
@@ -45,7 +46,9 @@ def _wide_enough(m: Match) -> Mismatch | None:
 
 
 def _without_bias(m: Match) -> Mismatch | None:
-    """A product that a bias follows is taken together with it."""
+    """A product that only a bias follows is taken together with it."""
+    if len(m.outputs[0].uses()) > 1 or m.outputs[0].is_graph_output():
+        return None
     for user, i in m.outputs[0].uses():
         if user.op_type == "Add" and rank(user.inputs[1 - i]) == 1 and constant(user.inputs[1 - i]) is not None:
             return Mismatch("op-type", "a product without a bias", user.op_type, user)
@@ -53,14 +56,14 @@ def _without_bias(m: Match) -> Mismatch | None:
 
 
 def _quantized_with(factors: Mapping[str, Array]) -> Any:
-    def rewrite(op: Any, m: Match) -> ir.Value:
+    def rewrite(op: Builder, m: Match) -> ir.Value:
         x, weight, name = m["x"], constant(m["weight"]), str(m["weight"].name)
         assert weight is not None, "the rule requires a constant"
         matrix, factor = weight.numpy(), factors.get(str(x.name))
         if factor is not None:
             x, matrix = op.Mul(x, op.constant(1 / factor, f"{x.name}_smooth")), matrix * factor[:, None]
         codes, scales = quantize_columns(matrix)
-        data, data_scale, data_zero = op.DynamicQuantizeLinear(x, outputs=3)
+        data, data_scale, data_zero = op.several("DynamicQuantizeLinear", 3, x)
         columns, column_scales = op.constant(codes, f"{name}_int8"), op.constant(scales, f"{name}_scale")
         inputs = (data, columns, data_scale, column_scales, data_zero, None, m.get("bias"))
         return op.MatMulIntegerToFloat(*inputs, domain=MICROSOFT)
@@ -86,6 +89,6 @@ def rules(kernels: Kernels, factors: Mapping[str, Array]) -> tuple[Rule, ...]:
     )
     rewrite = _quantized_with(factors)
     return (
-        Rule("int8-product", _product_and_bias, rewrite, where),
+        Rule("int8-product", _product_and_bias, rewrite, where, anchor="MatMul"),
         Rule("int8-product", _product, rewrite, (*where, _without_bias), anchor="MatMul"),
     )
