@@ -10,8 +10,8 @@ from onnxsmith.cli import console
 
 if TYPE_CHECKING:
     from onnxsmith.compiler.compare import Comparison, Variant
-    from onnxsmith.compiler.explain import Site
-    from onnxsmith.compiler.report import OptimizeReport
+    from onnxsmith.compiler.report import OptimizeReport, RuleSummary
+    from onnxsmith.compiler.sites import Site
 
 STATUSES = ("fused", "already fused", "missed")
 
@@ -37,6 +37,23 @@ def print_coverage(sites: Sequence[Site]) -> None:
 def print_report(report: OptimizeReport) -> None:
     """What `optimize` did: coverage, the parity of each rewrite, the missed sites and the sizes."""
     print_coverage(report.sites)
+    _print_rewrites(report.rewrites)
+    missed = [site for site in report.sites if site.status == "missed"]
+    if missed:
+        print_sites(missed)
+    else:
+        console.emit("no site missed")
+    console.emit(f"nodes {report.nodes_before} -> {report.nodes_after}")
+    console.emit(f"size {megabytes(report.bytes_before)} -> {megabytes(report.bytes_after)}")
+    if report.parity:
+        console.emit(f"parity {report.parity}")
+
+
+def _print_rewrites(rewrites: Sequence[RuleSummary]) -> None:
+    """One row per rule, with its errors where each rewrite was verified."""
+    if all(r.worst_relative_rms is None for r in rewrites):
+        console.table("rewrites", ("rewrite", ">sites"), [(r.rule, r.count) for r in rewrites])
+        return
     columns = ("rewrite", ">sites", ">rms error", ">largest error", ">relative rms", ">rolled back")
     rows = [
         (
@@ -47,18 +64,9 @@ def print_report(report: OptimizeReport) -> None:
             "" if r.worst_relative_rms is None else f"{r.worst_relative_rms:.1e}",
             r.rolled_back or "",
         )
-        for r in report.rewrites
+        for r in rewrites
     ]
     console.table("rewrites (errors as multiples of the original float32 graph's own)", columns, rows)
-    missed = [site for site in report.sites if site.status == "missed"]
-    if missed:
-        print_sites(missed)
-    else:
-        console.emit("no site missed")
-    console.emit(f"nodes {report.nodes_before} -> {report.nodes_after}")
-    console.emit(f"size {megabytes(report.bytes_before)} -> {megabytes(report.bytes_after)}")
-    if report.parity:
-        console.emit(f"parity {report.parity}")
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -132,3 +133,9 @@ def _append(file: BinaryIO, path: Path, tensor: ir.TensorProtocol) -> ir.Externa
         shape=ir.Shape(tensor.shape.numpy()),
         name=tensor.name or "",
     )
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

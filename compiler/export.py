@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import logging
 import warnings
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from onnxsmith.compiler.artifact import check_writable, write_artifact
+from onnxsmith.compiler.artifact import check_writable, sha256, write_artifact
 from onnxsmith.errors import BadInput, BadUsage
 
 if TYPE_CHECKING:
@@ -149,9 +148,3 @@ def _manifest(source: str, found: Checkpoint, model: ir.Model) -> dict[str, Any]
         "tokenizer": found.tokenizer.name if found.tokenizer else None,
         "max_length": found.max_length,
     }
-
-
-def sha256(path: Path) -> str:
-    """The hex digest of a file, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,8 +12,7 @@ from typing import Any, Literal
 import onnx_ir as ir
 
 from onnxsmith.compiler import pipeline, sites
-from onnxsmith.compiler.artifact import check_writable, write_artifact
-from onnxsmith.compiler.export import sha256
+from onnxsmith.compiler.artifact import check_writable, sha256, write_artifact
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
 from onnxsmith.compiler.report import OptimizeReport, ParityReport, summarize
@@ -102,7 +101,7 @@ class _Job:
             worst = observer.rejected[0]
             raise CheckFailed(f"rule {worst.rule} breaks parity at {worst.output}; run without --strict to go on")
         with self.timed("verify"):
-            parity = self._parity(outcome.model) if verify != "off" else None
+            parity = self._parity(outcome) if verify != "off" else None
         evidence, rejected = (observer.evidence, observer.rejected) if observer else ([], [])
         report = OptimizeReport(
             sites.settle(anchors, outcome.model, outcome.remarks),
@@ -130,19 +129,18 @@ class _Job:
 
         return EachPass(self._cases())
 
-    def _parity(self, model: ir.Model) -> ParityReport:
-        """Exact precisions are held to the parity rule, lossy ones are told how close they are."""
+    def _parity(self, outcome: pipeline.Outcome) -> ParityReport:
+        """Everything up to the first lossy pass is held to the parity rule; what a lossy one gives is told."""
         from onnxsmith.compiler.verify import Unverifiable, check_closeness, check_whole
 
         original, cases, config = load_model(self.source.model), self._cases(), self.target.session
-        if self.precision != "fp32":
-            return ParityReport(closeness=check_closeness(original, model, cases, config))
+        closeness = check_closeness(original, outcome.model, cases, config) if outcome.exact else []
         try:
-            return ParityReport(check_whole(original, model, cases, config))
+            return ParityReport(check_whole(original, outcome.exact or outcome.model, cases, config), closeness)
         except Unverifiable as e:
             if self.strict:
                 raise CheckFailed(f"cannot verify: {e}; run without --strict to go on unverified") from e
-            return ParityReport(note=f"not verified: {e}")
+            return ParityReport(closeness=closeness, note=f"not verified: {e}")
 
     def write(self, output: Path, model: ir.Model, report: OptimizeReport) -> None:
         if self.target.session:
@@ -150,12 +148,18 @@ class _Job:
         tokenizer = self.source.sidecar("tokenizer")
         write_artifact(output, model, self._manifest(report), [tokenizer] if tokenizer else [])
 
+    def _digests(self) -> dict[str, str]:
+        """The digest of the model file and of each weights file that it names."""
+        tensors = [v.const_value for v in load_model(self.source.model).graph.initializers.values()]
+        paths = {Path(t.path) for t in tensors if isinstance(t, ir.ExternalTensor)} | {self.source.model}
+        return {path.name: sha256(path) for path in sorted(paths)}
+
     def _manifest(self, report: OptimizeReport) -> dict[str, Any]:
         return {
             "format": 1,
             **self.source.manifest,
             "onnxsmith": version("onnxsmith"),
-            "source": {"name": self.source.model.name, "sha256": sha256(self.source.model)},
+            "source": {"name": self.source.model.name, "sha256": self._digests()},
             "versions": {name: version(name) for name in ("onnx", "onnx-ir", "onnxscript")},
             "target": self.target.name,
             "precision": self.precision,

@@ -45,11 +45,15 @@ class Pass:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass left behind: the model, what it said, and where it changed something."""
+    """What passes left behind: the model, what they said, and where they changed something.
+
+    ``exact`` is the model as it stood before the first lossy pass, and None where there was none.
+    """
 
     model: ir.Model
     remarks: list[Remark] = field(default_factory=list)
     applied: list[Site] = field(default_factory=list)
+    exact: ir.Model | None = None
 
 
 Observer = Callable[[Pass, ir.Model, Outcome], Collection[Site]]
@@ -84,12 +88,15 @@ def run(model: ir.Model, steps: list[Pass], observer: Observer | None = None) ->
     """
     remarks: list[Remark] = []
     applied: list[Site] = []
+    exact: ir.Model | None = None
     for step in steps:
+        if step.lossy and exact is None:
+            exact = model.clone()
         outcome = _observed(step, model, observer)
         remarks += outcome.remarks
         applied += outcome.applied
         model = outcome.model
-    return Outcome(model, _settled(remarks, model) + masks.annotate(model), applied)
+    return Outcome(model, _settled(remarks, model) + masks.annotate(model), applied, exact)
 
 
 def _observed(step: Pass, model: ir.Model, observer: Observer | None) -> Outcome:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from onnxsmith.passes.canonicalize import infer
 from onnxsmith.passes.engine.values import constant
 
 _SINGLE = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -74,7 +75,9 @@ class Reference:
         evaluator, weights = self._double
         taken = {k: v for k, v in feeds.items() if k in evaluator.input_names and k not in weights}
         given = {k: v.astype(np.float64) if _is_single(v) else v for k, v in taken.items()}
-        return dict(zip(evaluator.output_names, evaluator.run(None, {**weights, **given}), strict=True))
+        with np.errstate(all="ignore"):  # masks of -inf make NaN on purpose
+            results = evaluator.run(None, {**weights, **given})
+        return dict(zip(evaluator.output_names, results, strict=True))
 
     @cached_property
     def _double(self) -> tuple[ReferenceEvaluator, dict[str, NDArray[Any]]]:
@@ -89,6 +92,7 @@ def _is_single(v: NDArray[Any]) -> bool:
 def to_double(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
     """The model with float64 in place of lower precisions, and its initializers as arrays to feed by name."""
     model = model.clone()
+    infer(model)  # an exporter need not record the types by which the discrete cones are found
     kept = {n for graph in model.graphs() for n in _discrete_cones(graph)}
     weights: dict[str, NDArray[Any]] = {}
     for graph in model.graphs():

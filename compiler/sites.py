@@ -82,7 +82,7 @@ def _kind(node: ir.Node) -> tuple[str, bool]:
         return "norm", True
     if node.op_type in _ACTIVATIONS:
         return ("activation", True) if _between_products(node) else ("", False)
-    if node.op_type == "Softmax" and _scores(node) and _reaches(_readers, node, lambda n: n.op_type == "MatMul"):
+    if node.op_type == "Softmax" and _scores(node) and _reaches(_readers, node, _is_product):
         return "attention", False
     if _is_deviation(node):
         return "norm", False
@@ -92,7 +92,11 @@ def _kind(node: ir.Node) -> tuple[str, bool]:
 
 
 def _scores(softmax: ir.Node) -> bool:
-    return _reaches(_producers, softmax, lambda n: n.op_type == "MatMul" and not any(map(constant, n.inputs)))
+    return _reaches(_producers, softmax, lambda n: _is_product(n) and not any(map(constant, n.inputs)))
+
+
+def _is_product(node: ir.Node) -> bool:
+    return node.op_type in ("MatMul", "Einsum", "FusedMatMul")
 
 
 def _is_deviation(node: ir.Node) -> bool:

@@ -21,7 +21,7 @@ from onnxsmith.compiler.pipeline import Outcome, Pass
 from onnxsmith.compiler.reference import Reference
 from onnxsmith.compiler.region import Region, changed, cut, expose
 from onnxsmith.compiler.session import run_model
-from onnxsmith.errors import BadInput
+from onnxsmith.errors import BadInput, first_line
 from onnxsmith.passes.engine.provenance import rule_of
 from onnxsmith.passes.engine.rewrite import Site
 from onnxsmith.runtime.parity import ErrorRatio, cosine, error_ratio, rms
@@ -193,7 +193,7 @@ def _truth(reference: Reference, case: Case) -> Values:
     try:
         return reference.run(case.feeds)
     except Exception as e:  # onnx.reference has its own ways to say that it lacks an operator
-        raise Unverifiable(f"no float64 evaluation of the original ({str(e).splitlines()[0]})") from e
+        raise Unverifiable(f"no float64 evaluation of the original ({first_line(e)})") from e
 
 
 @dataclass(frozen=True)

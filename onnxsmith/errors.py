@@ -12,6 +12,11 @@ class OnnxsmithError(Exception):
     exit_code = 3
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a foreign error that says something, or the error's kind when none does."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 class BadInput(OnnxsmithError):
     """A file or a value that the user gave cannot be used."""
 

@@ -142,12 +142,19 @@ def _unsqueeze(node: ir.Node) -> Sizes:
     return [ONE if i in new else next(rest) for i in range(rank)]
 
 
+def _axes(node: ir.Node, rank: int) -> set[int] | None:
+    """The axes input as non-negative numbers; None when it is absent or computed."""
+    axes = evaluate(node.inputs[1]) if len(node.inputs) > 1 else None
+    if axes is None or any(a.known is None for a in axes):
+        return None
+    return {a.factor % rank for a in axes}
+
+
 def _squeeze(node: ir.Node) -> Sizes:
     found = _first(node)
-    axes = evaluate(node.inputs[1]) if len(node.inputs) > 1 else None
-    if found is None or axes is None or any(a.known is None for a in axes):
+    gone = _axes(node, len(found)) if found is not None else None
+    if found is None or gone is None:
         return None
-    gone = {a.factor % len(found) for a in axes}
     return [s for i, s in enumerate(found) if i not in gone]
 
 
@@ -174,10 +181,9 @@ def _attention(node: ir.Node) -> Sizes:
 
 def _reduce(node: ir.Node) -> Sizes:
     found = _first(node)
-    axes = evaluate(node.inputs[1]) if len(node.inputs) > 1 else None
-    if found is None or axes is None or any(a.known is None for a in axes):
+    reduced = _axes(node, len(found)) if found is not None else None
+    if found is None or reduced is None:
         return None
-    reduced = {a.factor % len(found) for a in axes}
     if attribute(node, "keepdims"):
         return [ONE if i in reduced else s for i, s in enumerate(found)]
     return [s for i, s in enumerate(found) if i not in reduced]

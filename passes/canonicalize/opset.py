@@ -10,7 +10,7 @@ import onnx
 import onnx.version_converter
 import onnx_ir as ir
 
-from onnxsmith.errors import BadInput
+from onnxsmith.errors import BadInput, first_line
 
 OPSET = 23
 OLDEST, NEWEST = 9, 25
@@ -36,7 +36,7 @@ def convert(model: ir.Model) -> ir.Model:
     try:
         proto = onnx.version_converter.convert_version(ir.to_proto(model), OPSET)
     except Exception as e:  # the C++ converter raises whatever it meets
-        raise BadInput(f"the model cannot be raised from opset {version} to {OPSET}: {str(e).splitlines()[0]}") from e
+        raise BadInput(f"the model cannot be raised from opset {version} to {OPSET}: {first_line(e)}") from e
     finally:
         _attach(model, weights, given)
     converted = ir.from_proto(proto)
