@@ -84,8 +84,8 @@ def print_comparison(comparison: Comparison) -> None:
     )
     searched = any(variant.search for variant in comparison.variants)
     rows = [_variant_row(variant) for variant in comparison.variants]
-    columns += (">texts: least cosine", ">texts: same nearest") * searched
-    console.table(f"variants at {shapes}", columns, rows)
+    on_texts = (">texts: least cosine", ">texts: same nearest") if searched else ()
+    console.table(f"variants at {shapes}", (*columns, *on_texts), rows)
     noise = [variant.latency for variant in comparison.variants if variant.latency]
     low, high = min(ratio.aa_low for ratio in noise), max(ratio.aa_high for ratio in noise)
     console.emit(f"the first variant timed against itself: {low:.3f}-{high:.3f}")

@@ -53,5 +53,5 @@ def _drop_identities(model: ir.Model) -> None:
 def prune(model: ir.Model) -> None:
     """Drop nodes, initializers and opset imports that nothing uses; in place."""
     common.RemoveUnusedNodesPass()(model)
-    common.RemoveUnusedFunctionsPass()(model)
+    common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
     common.RemoveUnusedOpsetsPass(process_functions=True)(model)

@@ -113,8 +113,13 @@ def _shortest(chain: Sequence[ir.Node]) -> list[tuple[str, object]] | None:
             return None
         groups = after
     start, groups = _leaves(start), _leaves(groups)
-    last = chain[-1].inputs[1] if chain[-1].op_type == "Reshape" else None
-    return _steps(start, groups, last)
+    return _steps(start, groups, _absolute_target(chain[-1]))
+
+
+def _absolute_target(node: ir.Node) -> ir.Value | None:
+    """The target of a Reshape if it means the same for every source: a 0 copies from the one that it had."""
+    target = evaluate(node.inputs[1]) if node.op_type == "Reshape" else None
+    return None if target is None or any(t.known == 0 for t in target) else node.inputs[1]
 
 
 def _leaves(groups: Groups) -> Groups:
@@ -187,7 +192,7 @@ def _steps(start: Groups, end: Groups, last: ir.Value | None) -> list[tuple[str,
     after = [a for group in end for a in group]
     if before == after:
         return _reshape(start, end, last)
-    candidates = [c for middle in (start, end, [[a] for a in before]) if (c := _via(start, middle, end, last))]
+    candidates = [c for middle in (end, start, [[a] for a in before]) if (c := _via(start, middle, end, last))]
     return min(candidates, key=len, default=None)
 
 

@@ -204,7 +204,7 @@ def _escape(m: Match) -> Mismatch | None:
 
 def _holds(p: Const, v: ir.Value) -> bool:
     if not isinstance(p.value, tuple):
-        found, rounding = scalar(v), _ROUNDING.get(v.dtype, 0.0)
+        found, rounding = scalar(v), 0.0 if v.dtype is None else _ROUNDING.get(v.dtype, 0.0)
         return found is not None and math.isclose(found, p.value, rel_tol=max(p.rel_tol, rounding))
     tensor = constant(v)
     return tensor is not None and tensor.shape.rank() == 1 and tuple(tensor.numpy().tolist()) == p.value

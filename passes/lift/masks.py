@@ -148,7 +148,8 @@ def _probe(
         kind = v.dtype.numpy() if v.dtype is not None else np.float32
         ones = np.ones(size, dtype=kind)
         feeds[name] = rng.integers(0, 2, size).astype(kind) if v in sources else ones
-    return _allowed(np.asarray(model.evaluator.run(None, feeds)[0])), feeds
+    (mask,) = model.evaluator.run(None, feeds)
+    return _allowed(np.asarray(mask)), feeds
 
 
 def _sizes(v: ir.Value, shape: tuple[int, int, int]) -> tuple[int, ...]:

@@ -12,10 +12,10 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxsmith.passes.engine.build import Builder
-from onnxsmith.passes.engine.match import Match
+from onnxsmith.passes.engine.match import Match, Requirement
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import Either, attr, either
-from onnxsmith.passes.engine.require import Requirement, not_constant, scalar_constant
+from onnxsmith.passes.engine.require import not_constant, scalar_constant
 from onnxsmith.passes.engine.rule import Rule
 
 

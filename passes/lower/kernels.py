@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxsmith.passes.engine.match import Match
+from onnxsmith.passes.engine.match import Match, Requirement
 from onnxsmith.passes.engine.mismatch import Mismatch
-from onnxsmith.passes.engine.require import Requirement
 
 MICROSOFT = "com.microsoft"
 
