@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 
 import onnx_ir as ir
 
-from onnxsmith.passes.engine.provenance import module_of, origins, rule_of
+from onnxsmith.passes.canonicalize import views
+from onnxsmith.passes.engine.provenance import module_of, origins, rule_of, rules_of
 from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.values import attribute, constant, dims, scalar
 from onnxsmith.passes.lift.masks import meaning_of
@@ -172,13 +173,18 @@ def _settled(
     node = made[0] if made else nodes.get(anchor.node)
     detail = _detail(anchor.kind, node) if node is not None else ""
     if made and not anchor.fused:
-        return Site(anchor.kind, anchor.where, "fused", rule_of(made[0]), detail)
+        return Site(anchor.kind, anchor.where, "fused", _rules(made[0]), detail)
     if anchor.fused:
-        rule = rule_of(node) if node is not None else None
+        rule = _rules(node) if node is not None else None
         return Site(anchor.kind, anchor.where, "fused" if rule else "already fused", rule, detail)
     remark = reasons.get(anchor.node)
     reason = remark.reason + (f" at {remark.at}" if remark.at else "") if remark else "no rule knows this form"
     return Site(anchor.kind, anchor.where, "missed", remark.rule if remark else None, detail, reason)
+
+
+def _rules(node: ir.Node) -> str | None:
+    """The rules that made the node, those that only tidied views left out."""
+    return " + ".join(r for r in rules_of(node) if r != views.NAME) or None
 
 
 def _detail(kind: str, node: ir.Node) -> str:

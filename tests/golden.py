@@ -1,10 +1,10 @@
 """Golden cases: a graph before and after some passes, and what was said about it, as text in one file.
 
-    passes: lift-norms-and-activations       the steps to run, in order; canonicalize may be the first
-    weights: w[32, 64] b[64]                 random float32 initializers (optional)
-    --- before                               ONNX text
-    --- after                                one line a node, see render()
-    --- remarks                              one line a remark
+passes: lift-norms-and-activations       the steps to run, in order; canonicalize may be the first
+weights: w[32, 64] b[64]                 random float32 initializers (optional)
+--- before                               ONNX text
+--- after                                one line a node, see render()
+--- remarks                              one line a remark
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Golden:
         """The graph before, with its random weights, every node named and every shape inferred."""
         weights = re.findall(r"(\w+)\[([\d, ]+)\]", _entry(self.head, "weights"))
         rng = np.random.default_rng(0)
-        model = parsed(self.before, {name: rng.standard_normal([int(n) for n in dims.split(",")]) for name, dims in weights})
+        model = parsed(
+            self.before, {name: rng.standard_normal([int(n) for n in dims.split(",")]) for name, dims in weights}
+        )
         name_nodes(model)
         infer(model)
         return model

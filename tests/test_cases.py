@@ -60,9 +60,7 @@ def test_parity(path: Path) -> None:
             assert error_ratio(value, baseline[name], truth[name]).fine
 
 
-def _baseline(
-    before: ir.Model, path: Path, feeds: golden.Values, truth: golden.Values
-) -> golden.Values:
+def _baseline(before: ir.Model, path: Path, feeds: golden.Values, truth: golden.Values) -> golden.Values:
     """What the graph gives before; rounded truth for a graph that ONNX Runtime refuses until it is rewritten."""
     if path.parent.name == REPAIRS:
         return {name: value.astype(np.float32) for name, value in truth.items()}

@@ -129,7 +129,7 @@ FAULTS = [
     Fault("attention", "causal", attribute("Attention", "is_causal", 1)),
     Fault("attention", "capped", attribute("Attention", "softcap", 5.0)),
     Fault("attention", "mask not expanded", inputs("Expand", 0, 0)),
-    Fault("attention", "blocked rows give zeros", constant(lambda floor: 4 * floor), "attention/where-keep"),
+    Fault("attention", "mild mask", constant(lambda floor: 1e-38 * floor), "attention/where-keep"),
     Fault("attention", "guarded mask inverted", through("Attention", 3, "Not"), "attention/guarded-keep"),
     Fault("attention-heads", "another number of heads", attribute("Attention", "q_num_heads", 4)),
     Fault("attention-heads", "scale missing", attribute("Attention", "scale", None)),
@@ -138,7 +138,7 @@ FAULTS = [
     Fault("scores-scale", "inverted", constant(lambda s: 1 / s), "scale/on-queries"),
     Fault("scores-scale", "twice", constant(lambda s: s * s), "scale/on-both"),
     Fault("view-scale", "doubled", constant(lambda s: 2 * s), "scale/through-views"),
-    Fault("view-scale", "another permutation", attribute("Transpose", "perm", [1, 0, 2, 3]), "scale/through-views"),
+    Fault("view-scale", "another permutation", attribute("Transpose", "perm", [0, 1]), "scale/default-perm"),
     Fault("quick-gelu", "alpha of silu", attribute("QuickGelu", "alpha", 1.0), "lower/quick-gelu"),
     Fault("silu", "alpha of quick-gelu", attribute("QuickGelu", "alpha", 1.702), "lower/silu"),
 ]
@@ -190,13 +190,16 @@ def fires(outcome: Outcome, rule: str) -> bool:
     return any(site.rule == rule for site in outcome.applied)
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # rows of minus infinity
+
+
 @pytest.mark.parametrize("graph", sorted({fault.graph for fault in FAULTS}))
 def test_sound_rules_pass(graph: str) -> None:
     each = EachPass(cases(graph))
     outcome = pipeline.run(canonicalize(load(graph)), pipeline.passes(target("cpu", "fp32"), "fp32"), each)
     assert not each.rejected
     assert {site.rule for site in outcome.applied} >= {f.rule for f in FAULTS if f.graph == graph}
-    assert {e.rule for e in each.evidence} <= {site.rule for site in outcome.applied}
+    assert {e.rule for e in each.evidence} <= {site.rule for site in outcome.applied} | {"tidy"}
     assert all(e.worst.fine for e in check_whole(load(graph), outcome.model, cases(graph), {}))
 
 
@@ -232,9 +235,7 @@ def int8_closeness(change: Change | None = None) -> float:
     if change is not None:
         prepare, fault = steps[-1].prepare, Fault("int8-product", "", change)
         assert prepare is not None
-        steps[-1] = replace(
-            steps[-1], prepare=lambda model: tuple(break_rule(r, fault) for r in prepare(model))
-        )
+        steps[-1] = replace(steps[-1], prepare=lambda model: tuple(break_rule(r, fault) for r in prepare(model)))
     outcome = pipeline.run(canonicalize(encoder()), steps)
     assert fires(outcome, "int8-product")
     return min(c.smallest_cosine for c in check_closeness(encoder(), outcome.model, cases(ENCODER), {}))

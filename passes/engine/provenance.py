@@ -8,15 +8,21 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-RULE = "onnxsmith.rule"
+RULES = "onnxsmith.rules"
 ORIGIN = "onnxsmith.from"
 MODULE = "onnxsmith.module"
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
+def rules_of(node: ir.Node) -> list[str]:
+    """The rules that led to the node, first to last; none for a node of the original graph."""
+    recorded = node.metadata_props.get(RULES)
+    return json.loads(recorded) if recorded else []
+
+
 def rule_of(node: ir.Node) -> str | None:
     """The rule that built the node, or None for a node of the original graph."""
-    return node.metadata_props.get(RULE)
+    return next(reversed(rules_of(node)), None)
 
 
 def origins(node: ir.Node) -> list[str]:
@@ -56,10 +62,11 @@ def common_module(nodes: Iterable[ir.Node]) -> str:
 def stamp(new: Iterable[ir.Node], rule: str, old: Iterable[ir.Node]) -> None:
     """Record on every new node the rule and everything that the removed nodes stood for."""
     old = list(old)
+    rules = json.dumps(list(dict.fromkeys([*(r for node in old for r in rules_of(node)), rule])))
     names = json.dumps(list(dict.fromkeys(name for node in old for name in origins(node))))
     module = common_module(old)
     for node in new:
-        node.metadata_props[RULE] = rule
+        node.metadata_props[RULES] = rules
         node.metadata_props[ORIGIN] = names
         if module:
             node.metadata_props[MODULE] = module

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from onnxsmith.passes.lift import attention, gelu, heads, mask_shape, norms, scale
+from onnxsmith.passes.lift import attention, einsum, gelu, heads, mask_shape, norms, scale
 
+PRODUCTS = einsum.RULES
 NORMS_AND_ACTIVATIONS = [*norms.RULES, *gelu.RULES]
 SCALES = scale.RULES
 ATTENTION = attention.RULES
 HEADS = [*heads.RULES, *mask_shape.RULES]
-RULES = [*NORMS_AND_ACTIVATIONS, *SCALES, *ATTENTION, *HEADS]
+RULES = [*PRODUCTS, *NORMS_AND_ACTIVATIONS, *SCALES, *ATTENTION, *HEADS]
