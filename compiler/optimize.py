@@ -97,16 +97,15 @@ class _Job:
             model = canonicalize(original)
             anchors = sites.find(model)
             outcome = pipeline.run(model, steps, observer)
-        if observer and observer.rejected and self.strict:
-            worst = observer.rejected[0]
+        if outcome.undone and self.strict:
+            worst = outcome.undone[0]
             raise CheckFailed(f"rule {worst.rule} breaks parity at {worst.output}; run without --strict to go on")
         with self.timed("verify"):
             parity = self._parity(outcome) if verify != "off" else None
-        evidence, rejected = (observer.evidence, observer.rejected) if observer else ([], [])
         report = OptimizeReport(
             sites.settle(anchors, outcome.model, outcome.remarks),
             outcome.remarks,
-            summarize(outcome.applied, evidence, rejected),
+            summarize(outcome.applied, observer.evidence if observer else [], outcome.undone),
             parity,
             nodes,
             outcome.model.graph.num_nodes(),

@@ -47,12 +47,14 @@ class Pass:
 class Outcome:
     """What passes left behind: the model, what they said, and where they changed something.
 
-    ``exact`` is the model as it stood before the first lossy pass, and None where there was none.
+    ``undone`` are the sites that verification had rolled back. ``exact`` is the model as it stood before the first
+    lossy pass, and None where there was none.
     """
 
     model: ir.Model
     remarks: list[Remark] = field(default_factory=list)
     applied: list[Site] = field(default_factory=list)
+    undone: list[Site] = field(default_factory=list)
     exact: ir.Model | None = None
 
 
@@ -89,6 +91,7 @@ def run(model: ir.Model, steps: list[Pass], observer: Observer | None = None) ->
     """
     remarks: list[Remark] = []
     applied: list[Site] = []
+    undone: list[Site] = []
     exact: ir.Model | None = None
     for step in steps:
         if step.lossy and exact is None:
@@ -96,20 +99,30 @@ def run(model: ir.Model, steps: list[Pass], observer: Observer | None = None) ->
         outcome = _observed(step, model, observer)
         remarks += outcome.remarks
         applied += outcome.applied
+        undone += outcome.undone
         model = outcome.model
-    return Outcome(model, _settled(remarks, model) + masks.annotate(model), applied, exact)
+    return Outcome(model, _settled(remarks, model) + masks.annotate(model), applied, undone, exact)
 
 
 def _observed(step: Pass, model: ir.Model, observer: Observer | None) -> Outcome:
     if observer is None:
         return step.run(model)
     denied: set[Site] = set()
+    rejected: set[Site] = set()
     while True:
         outcome = step.run(model.clone(), denied)
-        rejected = set(observer(step, model, outcome)) - denied
-        if not rejected:
-            return replace(outcome, remarks=outcome.remarks + [_undone(site) for site in denied])
+        found = set(observer(step, model, outcome)) - denied
+        if not found:
+            break
+        rejected = found
         denied |= rejected
+    if rejected != denied:
+        # Rewrites that build on a broken one fail before it does. Without that one, they may hold.
+        spared = step.run(model.clone(), rejected)
+        if not observer(step, model, spared):
+            outcome, denied = spared, rejected
+    remarks = outcome.remarks + [_undone(site) for site in denied]
+    return replace(outcome, remarks=remarks, undone=list(denied))
 
 
 def _undone(site: Site) -> Remark:

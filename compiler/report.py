@@ -81,16 +81,16 @@ class OptimizeReport:
 
 
 def summarize(
-    applied: Sequence[Applied], evidence: Sequence[Evidence], rejected: Sequence[Evidence]
+    applied: Sequence[Applied], evidence: Sequence[Evidence], undone: Sequence[Applied]
 ) -> list[RuleSummary]:
     """One row per rule that fired or was rolled back, in the order of first use."""
     counts = Counter(site.rule for site in applied)
-    undone = Counter(e.rule for e in rejected)
+    backed_out = Counter(site.rule for site in undone)
     rows = []
-    for rule in dict.fromkeys([*counts, *undone]):
+    for rule in dict.fromkeys([*counts, *backed_out]):
         ratios = [e.worst for e in evidence if e.rule == rule]
         rms = max((r.rms for r in ratios), default=None)
         largest = max((r.largest for r in ratios), default=None)
         relative = max((e.relative_rms for e in evidence if e.rule == rule), default=None)
-        rows.append(RuleSummary(rule, counts[rule], rms, largest, relative, undone[rule]))
+        rows.append(RuleSummary(rule, counts[rule], rms, largest, relative, backed_out[rule]))
     return rows

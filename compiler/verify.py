@@ -81,7 +81,6 @@ class EachPass:
 
     cases: list[Case]
     evidence: list[Evidence] = field(default_factory=list)
-    rejected: list[Evidence] = field(default_factory=list)
 
     def __call__(self, step: Pass, before: ir.Model, outcome: Outcome) -> Collection[Site]:
         if not outcome.applied:
@@ -90,11 +89,9 @@ class EachPass:
         if step.lossy:
             self.evidence += found
             return ()
-        bad = [e for e in found if not e.worst.fine]
-        sites = _sites(bad, outcome)
+        sites = _sites([e for e in found if not e.worst.fine], outcome)
         if not sites:
             self.evidence += found
-        self.rejected += bad if sites else []
         return sites
 
 

@@ -23,12 +23,18 @@ class Batch:
     input_ids: Tensor
     attention_mask: Tensor
     token_type_ids: Tensor
-    position_ids: Tensor
 
-    @property
-    def counts(self) -> Tensor:
-        """bool [B, S], the positions that count."""
-        return self.attention_mask.bool()
+    def texts(self) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """Each row without its padding, as keyword arguments [1, S] of the reference."""
+        for row, mask in enumerate(self.attention_mask.bool()):
+            yield (
+                row,
+                {
+                    "input_ids": self.input_ids[row, mask][None],
+                    "attention_mask": self.attention_mask[row, mask][None],
+                    "token_type_ids": self.token_type_ids[row, mask][None],
+                },
+            )
 
 
 def batches(vocabulary: int, *, first: int = 4, pad: int = 0, lengths: tuple[int, ...] = LENGTHS) -> Iterator[Batch]:
@@ -47,7 +53,7 @@ def _batch(lengths: list[int], side: str, vocabulary: int, first: int, pad: int)
     mask = mask if side == "right" else mask.flip(1)
     ids = torch.randint(first, vocabulary, shape, generator=generator)
     segments = torch.randint(0, 2, shape, generator=generator)
-    return Batch(torch.where(mask == 1, ids, pad), mask, segments * mask, (mask.cumsum(1) - 1).clamp(min=0))
+    return Batch(torch.where(mask == 1, ids, pad), mask, segments * mask)
 
 
 def ours(theirs: Any, folder: Path) -> Checkpoint:
@@ -63,6 +69,24 @@ def randomized(model: Any, seed: int = 0) -> Any:
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2 + (parameter.dim() == 1) * 0.5)
     return model.eval()
+
+
+def check(found: Checkpoint, theirs: Any, batch: Batch, *inputs: str) -> None:
+    """Ours on the padded batch against theirs on each of its texts alone, on the positions that count.
+
+    Without padding there is no question of how the reference counts positions, or which token it takes for the first.
+    ``inputs`` are what theirs takes besides ids and mask.
+    """
+    wanted = ("input_ids", "attention_mask", *inputs)
+    with torch.no_grad():
+        results = found.module(*(getattr(batch, spec.name) for spec in found.task.inputs))
+        results = results if isinstance(results, tuple) else (results,)
+        for row, text in batch.texts():
+            expected = theirs(**{name: text[name] for name in wanted})
+            for result, spec in zip(results, found.task.outputs, strict=True):
+                per_token = "sequence" in spec.dims
+                mine = result[row][batch.attention_mask[row].bool()] if per_token else result[row]
+                assert relative_rms(mine, expected[spec.name][0]) < LIMIT, (spec.name, row)
 
 
 def relative_rms(found: Tensor, expected: Tensor) -> float:

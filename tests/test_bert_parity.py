@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from onnxsmith.errors import BadInput
-from onnxsmith.models.checkpoint import Checkpoint, load_checkpoint
+from onnxsmith.models.checkpoint import load_checkpoint
 from tests.checkpoints import write_json
-from tests.parity import LIMIT, Batch, batches, ours, randomized, relative_rms
-from tests.tiny import CONFIG
+from tests.parity import LIMIT, batches, check, ours, randomized, relative_rms
 
 SIZES: dict[str, Any] = {
     "vocab_size": 99,
@@ -24,64 +25,101 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 40,
 }
 DISTIL = {"vocab_size": 99, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 40}
-FAMILIES: dict[str, tuple[str, dict[str, Any], int]] = {
-    "bert": ("Bert", SIZES, 0),
-    "roberta": ("Roberta", SIZES | {"type_vocab_size": 1, "pad_token_id": 1}, 1),
-    "distilbert": ("DistilBert", DISTIL, 0),
+CONFIGS: dict[str, dict[str, Any]] = {
+    "Bert": SIZES,
+    "Roberta": SIZES | {"type_vocab_size": 1, "pad_token_id": 1},
+    "DistilBert": DISTIL | {"activation": "relu"},
 }
-CLASSIFIERS = ("NextSentencePrediction", "SequenceClassification")
+HEADS = ("Model", "ForMaskedLM", "ForQuestionAnswering", "ForSequenceClassification")
+TASKS = {"Model": "features", "ForMaskedLM": "fill-mask", "ForQuestionAnswering": "answer-span"}
+SEGMENTS = {"Bert": ("token_type_ids",), "Roberta": (), "DistilBert": ()}
 
 
 def build(family: str, head: str, **changes: Any) -> Any:
-    prefix, sizes, _ = FAMILIES[family]
-    config = getattr(transformers, f"{prefix}Config")(**sizes, **changes)
-    name = f"{prefix}For{head}" if head else f"{prefix}Model"
-    return randomized(getattr(transformers, name)(config))
+    config = getattr(transformers, f"{family}Config")(**CONFIGS[family], **changes)
+    return randomized(getattr(transformers, family + head)(config))
 
 
-def reference(model: Any, family: str, batch: Batch) -> Any:
-    """Their outputs. Positions count tokens from the left edge there, so they are given."""
-    given = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-    if family == "bert":
-        given |= {"token_type_ids": batch.token_type_ids, "position_ids": batch.position_ids}
-    return model(**given)
-
-
-def run(found: Checkpoint, batch: Batch) -> Any:
-    return found.module(*(getattr(batch, spec.name) for spec in found.task.inputs))
-
-
-def usable(family: str, batch: Batch, head: str) -> bool:
-    """Theirs cannot do left padding where it reads position 0 as the first token, or counts positions over padding."""
-    left = not bool(batch.attention_mask[:, 0].all())
-    return not left or (family != "distilbert" and head not in CLASSIFIERS)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("head", ["", "MaskedLM", "QuestionAnswering"])
-def test_outputs_per_token(tmp_path: Path, family: str, head: str) -> None:
-    theirs = build(family, head)
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("family", CONFIGS)
+def test_outputs(tmp_path: Path, family: str, head: str) -> None:
+    theirs = build(family, head) if head == "ForQuestionAnswering" else build(family, head, num_labels=3)
     found = ours(theirs, tmp_path)
-    for batch in batches(99, pad=FAMILIES[family][2]):
-        if not usable(family, batch, head):
-            continue
+    assert found.task.name == TASKS.get(head, "classify")
+    for batch in batches(99, pad=theirs.config.pad_token_id):
+        check(found, theirs, batch, *SEGMENTS[family])
+
+
+def test_next_sentence(tmp_path: Path) -> None:
+    theirs = build("Bert", "ForNextSentencePrediction")
+    found = ours(theirs, tmp_path)
+    assert found.task.name == "next-sentence"
+    for batch in batches(99):
+        check(found, theirs, batch, "token_type_ids")
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_multiple_choice(tmp_path: Path, family: str) -> None:
+    """Choices of one length, for theirs takes padding on the left for tokens."""
+    theirs = build(family, "ForMultipleChoice")
+    found = ours(theirs, tmp_path)
+    assert found.task.inputs[0].dims == ("batch", "choices", "sequence")
+    ids = torch.randint(4, 99, (2, 3, 7), generator=torch.Generator().manual_seed(0))
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": ids % 2}
+    wanted = ("input_ids", "attention_mask", *SEGMENTS[family])
+    with torch.no_grad():
+        expected = theirs(**{name: given[name] for name in wanted}).logits
+        assert relative_rms(found.module(*(given[spec.name] for spec in found.task.inputs)), expected) < LIMIT
+
+
+def test_a_pretrained_model_scores_masked_tokens(tmp_path: Path) -> None:
+    """Its next-sentence head and pooler are left out."""
+    theirs = build("Bert", "ForPreTraining")
+    found = ours(theirs, tmp_path)
+    assert found.task.name == "fill-mask"
+    for batch in batches(99):
         with torch.no_grad():
-            results, expected = run(found, batch), reference(theirs, family, batch)
-        results = results if isinstance(results, tuple) else (results,)
-        for result, spec in zip(results, found.task.outputs, strict=True):
-            assert relative_rms(result[batch.counts], expected[spec.name][batch.counts]) < LIMIT
+            result = found.module(batch.input_ids, batch.attention_mask, batch.token_type_ids)
+            for row, text in batch.texts():
+                expected = theirs(**text).prediction_logits[0]
+                assert relative_rms(result[row][batch.attention_mask[row].bool()], expected) < LIMIT
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("head", CLASSIFIERS)
-def test_outputs_per_text(tmp_path: Path, family: str, head: str) -> None:
-    if head == "NextSentencePrediction" and family != "bert":
-        with pytest.raises(BadInput, match="lacks"):
-            write_and_load(tmp_path, family, head)
-        return
-    theirs = build(family, head, num_labels=3) if head != "NextSentencePrediction" else build(family, head)
-    found = ours(theirs, tmp_path)
-    for batch in batches(99, pad=FAMILIES[family][2]):
-        if usable(family, batch, head):
-            with torch.no_grad():
-                assert relative_rms(run(found, batch), reference(theirs, family, batch).logits) < LIMIT
+def changed(folder: Path, **values: Any) -> Path:
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", config | values)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("values", "mention"),
+    [
+        ({"architectures": ["BertForTokenClassification"]}, "'TokenClassification'"),
+        ({"architectures": "BertModel"}, "architectures"),
+        ({"architectures": [7]}, "architectures"),
+        ({"architectures": ["BertForQuestionAnswering"]}, "lacks 2 tensors"),
+        ({"tie_word_embeddings": False}, "unties"),
+        ({"is_decoder": True}, "is_decoder"),
+        ({"id2label": {}, "architectures": ["BertForSequenceClassification"]}, "num_labels"),
+    ],
+)
+def test_a_head_that_cannot_be_read(tmp_path: Path, values: dict[str, Any], mention: str) -> None:
+    build("Bert", "ForMaskedLM").save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match=mention):
+        load_checkpoint(changed(tmp_path, **values))
+
+
+@pytest.mark.parametrize("values", [{"pad_token_id": -1}, {"pad_token_id": "1"}, {"pad_token_id": 39}])
+def test_roberta_positions_that_leave_no_place(tmp_path: Path, values: dict[str, Any]) -> None:
+    build("Roberta", "Model").save_pretrained(tmp_path)
+    with pytest.raises(BadInput, match=r"pad_token_id|max_position_embeddings"):
+        load_checkpoint(changed(tmp_path, **values))
+
+
+def test_a_misnamed_head_tensor_is_named(tmp_path: Path) -> None:
+    build("Roberta", "ForSequenceClassification").save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["classifier.scale"] = torch.ones(1)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(BadInput, match=r"classifier\.scale"):
+        load_checkpoint(tmp_path)
