@@ -17,7 +17,9 @@ STATUSES = ("fused", "already fused", "missed")
 
 
 def print_sites(sites: Sequence[Site]) -> None:
-    """One row per site: what it is, where, and which rule fused it or why none did."""
+    """One row per site, if there are any: what it is, where, and which rule fused it or why none did."""
+    if not sites:
+        return
     columns = ("site", "where", "status", "rule", "detail", "why not")
     rows = [(s.kind, s.where, s.status, s.rule or "", s.detail, s.reason or "") for s in sites]
     console.table("sites", columns, rows)
@@ -25,6 +27,9 @@ def print_sites(sites: Sequence[Site]) -> None:
 
 def print_coverage(sites: Sequence[Site]) -> None:
     """One row per kind of site: how many are fused, were fused before, or are missed."""
+    if not sites:
+        console.emit("no attention, norm or feed-forward site found: is this a Transformer?")
+        return
     counts = Counter((site.kind, site.status) for site in sites)
     kinds = dict.fromkeys(site.kind for site in sites)
     rows = []
@@ -39,9 +44,8 @@ def print_report(report: OptimizeReport) -> None:
     print_coverage(report.sites)
     _print_rewrites(report.rewrites)
     missed = [site for site in report.sites if site.status == "missed"]
-    if missed:
-        print_sites(missed)
-    else:
+    print_sites(missed)
+    if report.sites and not missed:
         console.emit("no site missed")
     console.emit(f"nodes {report.nodes_before} -> {report.nodes_after}")
     console.emit(f"size {megabytes(report.bytes_before)} -> {megabytes(report.bytes_after)}")
@@ -50,7 +54,9 @@ def print_report(report: OptimizeReport) -> None:
 
 
 def _print_rewrites(rewrites: Sequence[RuleSummary]) -> None:
-    """One row per rule, with its errors where each rewrite was verified."""
+    """One row per rule that fired, with its errors where each rewrite was verified."""
+    if not rewrites:
+        return
     if all(r.worst_relative_rms is None for r in rewrites):
         console.table("rewrites", ("rewrite", ">sites"), [(r.rule, r.count) for r in rewrites])
         return

@@ -41,7 +41,10 @@ class ParityReport:
         return all(e.worst.fine for e in self.evidence)
 
     def __str__(self) -> str:
-        exact = [f"{e.output} {e.worst.rms:.2f}x rms, {e.worst.largest:.2f}x largest" for e in self.evidence]
+        exact = [
+            f"{e.output} {e.worst.rms:.2f}x rms, {e.worst.largest:.2f}x largest over {e.cases} inputs"
+            for e in self.evidence
+        ]
         near = [f"{c.output} cosine {c.mean_cosine:.5f}, at worst {c.smallest_cosine:.5f}" for c in self.closeness]
         return "; ".join(filter(None, [*exact, *near, self.note]))
 
