@@ -24,7 +24,7 @@ from onnxsmith.compiler.session import run_model
 from onnxsmith.errors import BadInput, first_line
 from onnxsmith.passes.engine.provenance import rule_of
 from onnxsmith.passes.engine.rewrite import Site
-from onnxsmith.runtime.parity import ErrorRatio, cosine, error_ratio, rms
+from onnxsmith.runtime.parity import ErrorRatio, cosine, counted, error_ratio, rms
 
 Values = dict[str, NDArray[Any]]
 _REFUSED = ErrorRatio(np.inf, np.inf, np.inf, finite=False)
@@ -165,7 +165,7 @@ class _Tally:
         known = self.worst.get(name)
         if known is None or (not ratio.fine, ratio.rms) > (not known[0].fine, known[0].rms):
             self.worst[name] = (ratio, case.name)
-        whole = truth.size * rms(truth) ** 2
+        whole = truth.size * rms(truth) ** 2 if np.issubdtype(truth.dtype, np.number) else 0.0
         off, all_ = self.squares.get(name, (0.0, 0.0))
         self.squares[name] = (off + whole * ratio.relative_rms**2, all_ + whole)
 
@@ -186,6 +186,8 @@ def check_whole(
     for case in cases:
         tally.cases += 1
         truth, own, result = _truth(reference, case), baseline(case.feeds), candidate(case.feeds)
+        if sequence := next((name for name, value in result.items() if not isinstance(value, np.ndarray)), None):
+            raise Unverifiable(f"output {sequence!r} is no tensor, and only tensors can be compared")
         for name in own:
             found = error_ratio(result[name], own[name], truth[name], case.rows) if name in result else _REFUSED
             tally.add(name, found, case, truth[name])
@@ -223,8 +225,8 @@ def check_closeness(
     for case in cases:
         own, result = baseline(case.feeds), candidate(case.feeds)
         for name, value in result.items():
-            if value.ndim > 1 and np.issubdtype(value.dtype, np.floating):
-                pairs.setdefault(name, []).append((own[name][case.rows], value[case.rows]))
+            if isinstance(value, np.ndarray) and value.ndim > 1 and np.issubdtype(value.dtype, np.floating):
+                pairs.setdefault(name, []).append((counted(own[name], case.rows), counted(value, case.rows)))
     return [_closeness(name, found) for name, found in pairs.items()]
 
 

@@ -51,8 +51,8 @@ def error_ratio(
         wrong = float(not np.array_equal(candidate, baseline))
         return ErrorRatio(*(np.inf if wrong else 0.0,) * 3)
     finite = bool(np.all(np.isfinite(candidate) | ~np.isfinite(baseline)))
-    if rows is not None and reference.ndim and rows.shape == reference.shape[:1]:
-        candidate, baseline, reference = candidate[rows], baseline[rows], reference[rows]
+    if rows is not None:
+        candidate, baseline, reference = (counted(x, rows) for x in (candidate, baseline, reference))
     usable = np.isfinite(reference)
     if not usable.any():
         return ErrorRatio(0.0, 0.0, 0.0, finite)
@@ -66,6 +66,11 @@ def error_ratio(
         float(rms(off) / (scale + np.finfo(np.float64).tiny)),
         finite,
     )
+
+
+def counted(x: Array, rows: NDArray[np.bool_]) -> Array:
+    """The batch rows of ``x`` [B, ...] that ``rows`` [B] selects; all of one whose first dimension is another."""
+    return x[rows] if x.ndim and x.shape[:1] == rows.shape else x
 
 
 def _ulp(dtype: np.dtype[np.generic]) -> float:

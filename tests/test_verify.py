@@ -21,7 +21,7 @@ from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.rule import Rule
 from tests import golden
-from tests.toy import encoder
+from tests.toy import encoder, parsed
 
 ENCODER = "encoder"
 Change = Callable[[Builder, ir.Node], None]
@@ -267,3 +267,18 @@ def test_a_lossy_pass_is_measured_and_kept() -> None:
 def test_nothing_to_verify_on_is_said() -> None:
     with pytest.raises(Unverifiable, match="none of the verification inputs"):
         check_whole(encoder(), encoder(), [], {})
+
+
+def test_a_fixed_batch_is_compared_whole() -> None:
+    model = parsed('<ir_version: 10, opset_import: ["": 23]> g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }')
+    found = runnable(model, {})
+    assert found and {len(case.feeds["x"]) for case in found} == {1}
+    assert all(e.worst.fine for e in check_whole(model, model, found, {}))
+    assert [c.smallest_cosine for c in check_closeness(model, model, found, {})] == pytest.approx([1.0])
+
+
+def test_a_sequence_cannot_be_compared() -> None:
+    graph = "g (float[2,4] x) => (seq(float[2,4]) y) { y = SequenceConstruct(x) }"
+    model = parsed('<ir_version: 10, opset_import: ["": 23]> ' + graph)
+    with pytest.raises(Unverifiable, match="no tensor"):
+        check_whole(model, model, runnable(model, {}), {})
