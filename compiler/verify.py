@@ -115,12 +115,11 @@ def check_regions(before: ir.Model, after: ir.Model, cases: Iterable[Case]) -> l
     regions = changed(before, after)
     if not regions:
         return []
-    inputs = tuple(dict.fromkeys(n for r in regions for n in r.inputs))
-    outputs = tuple(dict.fromkeys(n for r in regions for n in r.outputs))
-    exposed, new = expose(before, [*inputs, *outputs]), [(r, cut(after, r.inputs, r.outputs)) for r in regions]
+    boundary = list(dict.fromkeys(n for r in regions for n in [*r.inputs, *r.outputs]))
+    capture = run_model(expose(before, boundary))
     old = [Reference(cut(before, r.inputs, r.outputs)) for r in regions]
+    runs = [_attempt(cut(after, r.inputs, r.outputs)) for r in regions]
     tally = _Tally()
-    capture, runs = run_model(exposed), [_attempt(model) for _, model in new]
     for case in cases:
         tally.cases += 1
         captured = {**case.feeds, **capture(case.feeds)}

@@ -23,7 +23,8 @@ def canonicalize(model: ir.Model) -> ir.Model:
         model = common.InlinePass()(model).model
     model = convert(model)
     name_nodes(model)
-    common.RemoveInitializersFromInputsPass()(model) if model.ir_version < 4 else None
+    if model.ir_version < 4:  # every initializer had to be an input then, and is a constant all the same
+        common.RemoveInitializersFromInputsPass()(model)
     tidy(model)
     infer(model)
     tidy(model)
