@@ -28,7 +28,14 @@ _EXAMPLE_SIZES = {"batch": 2, "sequence": 7}  # neither 0 nor 1, which torch.exp
 _OTHER_SIZE = 5
 
 
-def export(source: str, output: str | Path, *, checkpoint: str | Path | None = None, opset: int = OPSET) -> Path:
+def export(
+    source: str,
+    output: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    opset: int = OPSET,
+    allow_pickle: bool = False,
+) -> Path:
     """Export an architecture with a checkpoint, a named config, or a user's factory; returns the output path.
 
     Args:
@@ -36,6 +43,7 @@ def export(source: str, output: str | Path, *, checkpoint: str | Path | None = N
         output: a folder to make, or a file that ends with .onnx.
         checkpoint: a Hugging Face folder, for an architecture.
         opset: the ONNX opset to write, 18 or later.
+        allow_pickle: read a checkpoint's pytorch_model.bin where it has no safetensors; only tensors are taken.
 
     Raises:
         BadInput: torch is not installed, or the source, checkpoint or output cannot be used.
@@ -45,25 +53,26 @@ def export(source: str, output: str | Path, *, checkpoint: str | Path | None = N
         raise BadUsage(f"no opset {opset}; the exporter writes {OPSET} or later")
     output = Path(output)
     check_writable(output)
-    found = _load(source, checkpoint)
+    found = _load(source, checkpoint, allow_pickle)
     model = to_onnx(found, opset)
     sidecars = [found.tokenizer] if found.tokenizer else []
     write_artifact(output, model, _manifest(source, found, model), sidecars)
     return output
 
 
-def _load(source: str, checkpoint: str | Path | None) -> Checkpoint:
+def _load(source: str, checkpoint: str | Path | None, allow_pickle: bool) -> Checkpoint:
     try:
         from onnxsmith.models import checkpoint as checkpoints
         from onnxsmith.models import factory, registry
+        from onnxsmith.models.families import ARCHITECTURES
     except ModuleNotFoundError as e:
         raise BadInput(f"export needs {e.name}, which is not installed: pip install 'onnxsmith[torch]'") from e
-    if source in registry.ARCHITECTURES:
+    if source in ARCHITECTURES:
         if checkpoint is None:
             raise BadInput(f"{source!r} needs --checkpoint FOLDER; or name a config such as bert-base")
-        return checkpoints.load_checkpoint(checkpoint)
+        return checkpoints.load_checkpoint(checkpoint, architecture=source, allow_pickle=allow_pickle)
     if checkpoint is not None:
-        known = ", ".join(registry.ARCHITECTURES)
+        known = ", ".join(ARCHITECTURES)
         raise BadUsage(f"a checkpoint goes with an architecture ({known}); {source!r} is none")
     return factory.from_factory(source) if ":" in source else registry.build(source)
 
@@ -73,7 +82,7 @@ def to_onnx(found: Checkpoint, opset: int = OPSET) -> ir.Model:
     import torch
 
     task = found.task
-    with _quiet():
+    with _quiet(), torch.no_grad():  # with gradients, attention is taken apart in two ways that do not fit together
         try:
             program = torch.onnx.export(
                 found.module,
@@ -139,7 +148,7 @@ def _manifest(source: str, found: Checkpoint, model: ir.Model) -> dict[str, Any]
         "format": 1,
         "onnxsmith": version("onnxsmith"),
         "task": task.name,
-        "source": {"name": source, "sha256": sha256(found.weights) if found.weights else None},
+        "source": {"name": source, "sha256": _digests(found.weights)},
         "versions": {name: version(name) for name in ("torch", "onnx", "onnxscript")},
         "opset": model.opset_imports[""],
         "inputs": [spec.to_json() for spec in task.inputs],
@@ -148,3 +157,10 @@ def _manifest(source: str, found: Checkpoint, model: ir.Model) -> dict[str, Any]
         "tokenizer": found.tokenizer.name if found.tokenizer else None,
         "max_length": found.max_length,
     }
+
+
+def _digests(paths: tuple[Path, ...]) -> str | dict[str, str] | None:
+    """One digest for one file of weights, one by name for each of several shards."""
+    if len(paths) > 1:
+        return {path.name: sha256(path) for path in paths}
+    return sha256(paths[0]) if paths else None

@@ -83,9 +83,7 @@ class OptimizeReport:
         }
 
 
-def summarize(
-    applied: Sequence[Applied], evidence: Sequence[Evidence], undone: Sequence[Applied]
-) -> list[RuleSummary]:
+def summarize(applied: Sequence[Applied], evidence: Sequence[Evidence], undone: Sequence[Applied]) -> list[RuleSummary]:
     """One row per rule that fired or was rolled back, in the order of first use."""
     counts = Counter(site.rule for site in applied)
     backed_out = Counter(site.rule for site in undone)

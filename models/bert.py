@@ -5,20 +5,22 @@ Shapes: B batch, S sequence, E hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onnxsmith.errors import BadInput
-from onnxsmith.models.layers import ACTIVATIONS, Attention, FeedForward, padding_mask
+from onnxsmith.models.config import Activation
+from onnxsmith.models.layers import Attention, FeedForward, padding_mask
+from onnxsmith.models.positions import LearnedPositions, token_positions
 
 
 @dataclass(frozen=True)
 class BertConfig:
-    """Sizes of a BERT; the names follow Hugging Face's ``config.json``."""
+    """Sizes of a BERT; the names follow Hugging Face's ``config.json``.
+
+    No ``type_vocab_size`` (0) means no segments. ``position_offset`` rows of the position table stand for no position.
+    """
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -28,32 +30,13 @@ class BertConfig:
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     layer_norm_eps: float = 1e-12
-    hidden_act: str = "gelu"
+    hidden_act: Activation = "gelu"
+    position_offset: int = 0
 
-    @classmethod
-    def from_json(cls, config: Mapping[str, Any]) -> BertConfig:
-        """Read a Hugging Face config. Raises BadInput for a missing key, a wrong value or another variant."""
-        positions = config.get("position_embedding_type", "absolute")
-        if positions != "absolute":
-            raise BadInput(f"config.json asks for {positions!r} positions; only 'absolute' ones are supported")
-        found = {field.name: config[field.name] for field in fields(cls) if field.name in config}
-        missing = [name for name in _SIZES if name not in found]
-        if missing:
-            raise BadInput(f"config.json lacks {', '.join(missing)}; it is not a complete BERT config")
-        for name, value in found.items():
-            expected, fine = _EXPECTED.get(name, _SIZE)
-            if not fine(value):
-                raise BadInput(f"config.json has {name} = {value!r}; {expected} was expected")
-        return cls(**found)
-
-
-_Check = tuple[str, Callable[[Any], bool]]
-_SIZE: _Check = ("a positive integer", lambda value: type(value) is int and value > 0)
-_EXPECTED: dict[str, _Check] = {
-    "layer_norm_eps": ("a positive number", lambda value: type(value) in (int, float) and value > 0),
-    "hidden_act": (f"one of {', '.join(ACTIVATIONS)}", lambda value: value in list(ACTIVATIONS)),
-}
-_SIZES = [field.name for field in fields(BertConfig) if field.name not in _EXPECTED]
+    @property
+    def length(self) -> int:
+        """The longest sequence, in tokens."""
+        return self.max_position_embeddings - self.position_offset
 
 
 class BertEmbeddings(nn.Module):
@@ -62,15 +45,15 @@ class BertEmbeddings(nn.Module):
     def __init__(self, c: BertConfig) -> None:
         super().__init__()
         self.token = nn.Embedding(c.vocab_size, c.hidden_size)
-        self.position = nn.Embedding(c.max_position_embeddings, c.hidden_size)
-        self.segment = nn.Embedding(c.type_vocab_size, c.hidden_size)
+        self.position = LearnedPositions(c.max_position_embeddings, c.hidden_size, c.position_offset)
+        self.segment = nn.Embedding(c.type_vocab_size, c.hidden_size) if c.type_vocab_size else None
         self.norm = nn.LayerNorm(c.hidden_size, eps=c.layer_norm_eps)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Three times [B, S] -> [B, S, E]"""
-        # Positions count tokens, not padding, so that left- and right-padded batches give the same result.
-        positions = (attention_mask.cumsum(1) - 1).clamp(min=0)  # [B, S]
-        x = self.token(input_ids) + self.segment(token_type_ids) + self.position(positions)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """Three times [B, S] -> [B, S, E]; without segment ids every token is of the first segment."""
+        x = self.token(input_ids) + self.position(token_positions(attention_mask))
+        if self.segment is not None:
+            x = x + (self.segment.weight[0] if token_type_ids is None else self.segment(token_type_ids))
         return self.norm(x)  # type: ignore[no-any-return]
 
 
@@ -99,7 +82,7 @@ class Bert(nn.Module):
         self.embeddings = BertEmbeddings(c)
         self.layers = nn.ModuleList(BertLayer(c) for _ in range(c.num_hidden_layers))
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Three times int64 [B, S] -> last hidden state [B, S, E]"""
         x = self.embeddings(input_ids, attention_mask, token_type_ids)
         mask = padding_mask(attention_mask, x.dtype)
@@ -111,12 +94,14 @@ class Bert(nn.Module):
 class SentenceEmbedder(nn.Module):
     """Mean pooling over the tokens of a sentence. Reimers and Gurevych 2019, arXiv:1908.10084."""
 
-    def __init__(self, encoder: Bert, normalize: bool = True) -> None:
+    def __init__(self, encoder: nn.Module, normalize: bool = True) -> None:
         super().__init__()
         self.encoder = encoder
         self.normalize = normalize
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Three times int64 [B, S] -> last hidden state [B, S, E], sentence embedding [B, E]"""
         hidden = self.encoder(input_ids, attention_mask, token_type_ids)
         weights = attention_mask[:, :, None].to(hidden.dtype)  # [B, S, 1]

@@ -1,4 +1,4 @@
-"""Parts that every architecture shares: attention over heads and the feed-forward network.
+"""Parts that every architecture shares: attention over heads, its masks and the feed-forward network.
 
 Shapes: B batch, S query length, T key length, H heads, D head size, E hidden size.
 """
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnxsmith.errors import BadInput
+from onnxsmith.models.positions import rotate
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -19,6 +20,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
     "silu": F.silu,
+    "tanh": torch.tanh,
+    "swish": F.silu,
 }
 
 
@@ -35,34 +38,75 @@ def padding_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
     return blocked * torch.finfo(dtype).min
 
 
+def causal_mask(attention_mask: Tensor, dtype: torch.dtype, window: int | None = None) -> Tensor:
+    """Hides padding, later tokens, and those ``window`` or more before: [B, T] of 1 and 0 -> additive [B, 1, T, T]."""
+    places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    behind = places[:, None] - places[None, :]  # [T, T]
+    seen = behind >= 0 if window is None else (behind >= 0) & (behind < window)
+    # One product of all conditions, not a sum of masks: that would be -inf where two forbid.
+    return (1.0 - seen.to(dtype) * attention_mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
+
+
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention, Vaswani et al. 2017 (arXiv:1706.03762), section 3.2.
 
-    Self-attention when no ``memory`` is given, cross-attention over it otherwise.
+    Self-attention when no ``memory`` is given, cross-attention over it otherwise. With fewer ``kv_heads`` than heads,
+    groups of heads share keys and values: Ainslie et al. 2023, arXiv:2305.13245. ``scale`` is what scores are
+    multiplied by, 1 / sqrt(D) when none is given.
     """
 
-    def __init__(self, hidden: int, heads: int, bias: bool = True) -> None:
+    def __init__(
+        self,
+        hidden: int,
+        heads: int,
+        bias: bool = True,
+        *,
+        kv_heads: int | None = None,
+        head_size: int | None = None,
+        output_bias: bool | None = None,
+        scale: float | None = None,
+    ) -> None:
         super().__init__()
-        if hidden % heads:
+        if head_size is None and hidden % heads:
             raise BadInput(f"hidden size {hidden} does not divide into {heads} heads; check the config")
-        self.heads = heads
-        self.query = nn.Linear(hidden, hidden, bias=bias)
-        self.key = nn.Linear(hidden, hidden, bias=bias)
-        self.value = nn.Linear(hidden, hidden, bias=bias)
-        self.output = nn.Linear(hidden, hidden, bias=bias)
+        kv_heads = kv_heads or heads
+        if heads % kv_heads:
+            raise BadInput(f"{heads} heads do not divide into {kv_heads} groups of keys and values; check the config")
+        size = head_size or hidden // heads
+        self.heads, self.kv_heads = heads, kv_heads
+        self.scale = scale
+        self.query = nn.Linear(hidden, heads * size, bias=bias)
+        self.key = nn.Linear(hidden, kv_heads * size, bias=bias)
+        self.value = nn.Linear(hidden, kv_heads * size, bias=bias)
+        self.output = nn.Linear(heads * size, hidden, bias=bias if output_bias is None else output_bias)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
-        """x [B, S, E], mask additive [B|1, H|1, S|1, T], memory [B, T, E] -> [B, S, E]"""
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        memory: Tensor | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """x [B, S, E], mask additive [B|1, H|1, S|1, T], memory [B, T, E], tables of ``Rotary`` -> [B, S, E]"""
         source = x if memory is None else memory
-        q = self._split(self.query(x))  # [B, H, S, D]
-        k = self._split(self.key(source))  # [B, H, T, D]
-        v = self._split(self.value(source))  # [B, H, T, D]
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)  # [B, H, S, D]
-        merged = mixed.transpose(1, 2).flatten(2)  # [B, S, E]
+        q = self._split(self.query(x), self.heads)  # [B, H, S, D]
+        k = self._split(self.key(source), self.kv_heads)  # [B, KV, T, D]
+        v = self._split(self.value(source), self.kv_heads)  # [B, KV, T, D]
+        if rotary is not None:
+            q, k = rotate(q, rotary), rotate(k, rotary)
+        k, v = self._share(k), self._share(v)  # [B, H, T, D]
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)  # [B, H, S, D]
+        merged = mixed.transpose(1, 2).flatten(2)  # [B, S, H*D]
         return self.output(merged)  # type: ignore[no-any-return]
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)  # [B, S, E] -> [B, H, S, D]
+    def _split(self, x: Tensor, heads: int) -> Tensor:
+        return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)  # [B, S, H*D] -> [B, H, S, D]
+
+    def _share(self, x: Tensor) -> Tensor:
+        groups = self.heads // self.kv_heads
+        if groups == 1:
+            return x
+        return x[:, :, None].expand(-1, -1, groups, -1, -1).flatten(1, 2)  # [B, KV, T, D] -> [B, H, T, D]
 
 
 class FeedForward(nn.Module):
@@ -77,3 +121,18 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [B, S, E] -> [B, S, E]"""
         return self.down(self.act(self.up(x)))  # type: ignore[no-any-return]
+
+
+class GatedFeedForward(nn.Module):
+    """A feed-forward network whose activation gates a second product. Shazeer 2020, arXiv:2002.05202."""
+
+    def __init__(self, hidden: int, inner: int, act: str, bias: bool = False) -> None:
+        super().__init__()
+        self.gate = nn.Linear(hidden, inner, bias=bias)
+        self.up = nn.Linear(hidden, inner, bias=bias)
+        self.down = nn.Linear(inner, hidden, bias=bias)
+        self.act = activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, S, E] -> [B, S, E]"""
+        return self.down(self.act(self.gate(x)) * self.up(x))  # type: ignore[no-any-return]

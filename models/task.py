@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onnxsmith.errors import BadInput
 
@@ -36,11 +36,36 @@ class ExportTask:
     bounds: Mapping[str, int] = field(default_factory=dict)
 
 
-def encoder_task(hidden_size: int, positions: int, *, pooled: bool) -> ExportTask:
-    """A BERT-like encoder: "embed" when a sentence embedding follows the hidden states, else "features"."""
-    ids = ("batch", "sequence")
-    inputs = tuple(TensorSpec(n, "int64", ids) for n in ("input_ids", "attention_mask", "token_type_ids"))
-    hidden = TensorSpec("last_hidden_state", "float32", (*ids, hidden_size))
-    embedding = TensorSpec("sentence_embedding", "float32", ("batch", hidden_size))
-    outputs = (hidden, embedding) if pooled else (hidden,)
-    return ExportTask("embed" if pooled else "features", inputs, outputs, {"sequence": positions})
+def token_inputs(*extra: str, dims: tuple[str, ...] = ("batch", "sequence")) -> tuple[TensorSpec, ...]:
+    """``input_ids`` and ``attention_mask``, then ``extra`` ones, int64 [B, S] each."""
+    return tuple(TensorSpec(name, "int64", dims) for name in ("input_ids", "attention_mask", *extra))
+
+
+def encoder_task(hidden_size: int, positions: int, *, segments: bool = True) -> ExportTask:
+    """A BERT-like encoder: token ids to hidden states [B, S, hidden_size]."""
+    inputs = token_inputs(*(["token_type_ids"] if segments else []))
+    hidden = TensorSpec("last_hidden_state", "float32", ("batch", "sequence", hidden_size))
+    return ExportTask("features", inputs, (hidden,), {"sequence": positions})
+
+
+def decoder_task(name: str, width: int, positions: int) -> ExportTask:
+    """A decoder without a cache: ids to "features" or "causal-lm" logits [B, S, width], or "classify" [B, width]."""
+    output = "last_hidden_state" if name == "features" else "logits"
+    dims = ("batch", width) if name == "classify" else ("batch", "sequence", width)
+    return ExportTask(name, token_inputs(), (TensorSpec(output, "float32", dims),), {"sequence": positions})
+
+
+def pooled(task: ExportTask) -> ExportTask:
+    """The task of an encoder whose hidden states are followed by an embedding of the sentence."""
+    (hidden,) = task.outputs
+    embedding = TensorSpec("sentence_embedding", hidden.dtype, ("batch", hidden.dims[-1]))
+    return replace(task, name="embed", outputs=(hidden, embedding))
+
+
+def seq2seq_task(vocab_size: int, positions: int | None = None) -> ExportTask:
+    """An encoder-decoder: source and target ids to logits [B, T, vocab_size], T the target's length."""
+    target = ("batch", "decoder_sequence")
+    decoder = tuple(TensorSpec(f"decoder_{spec.name}", spec.dtype, target) for spec in token_inputs())
+    logits = TensorSpec("logits", "float32", (*target, vocab_size))
+    bounds = dict.fromkeys(("sequence", "decoder_sequence"), positions) if positions else {}
+    return ExportTask("seq2seq", (*token_inputs(), *decoder), (logits,), bounds)

@@ -148,9 +148,7 @@ class TestBadCheckpoint:
     def test_missing_tensor(self, invoke: Invoke, tmp_path: Path) -> None:
         tensors = bert_tensors()
         del tensors["encoder.layer.1.output.dense.weight"]
-        self.refuse(
-            invoke, write_bert(tmp_path / "bert", tensors=tensors), "layers.1.feed_forward.down.weight"
-        )
+        self.refuse(invoke, write_bert(tmp_path / "bert", tensors=tensors), "layers.1.feed_forward.down.weight")
 
     def test_extra_tensor(self, invoke: Invoke, tmp_path: Path) -> None:
         tensors = bert_tensors() | {"encoder.layer.2.spare": np.ones(3, np.float32)}

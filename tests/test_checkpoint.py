@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from onnxsmith.errors import BadInput
 from onnxsmith.models.checkpoint import Checkpoint, load_checkpoint
@@ -222,3 +223,79 @@ class TestSentenceTransformers:
     def test_bad_length_limit(self, tmp_path: Path, limit: object) -> None:
         write_json(write_checkpoint(tmp_path / "c") / "sentence_bert_config.json", {"max_seq_length": limit})
         refused(tmp_path / "c", "sentence_bert_config.json", repr(limit))
+
+
+class TestShards:
+    """Hugging Face splits large models; an index says which tensor is in which file."""
+
+    def write(self, folder: Path, **changes: Any) -> Path:
+        write_checkpoint(folder)
+        (folder / "model.safetensors").unlink()
+        names = sorted(bert_tensors())
+        files = {name: f"model-{1 + i % 2}-of-2.safetensors" for i, name in enumerate(names)}
+        for file in sorted(set(files.values())):
+            save_file({n: bert_tensors()[n] for n in names if files[n] == file}, folder / file)
+        write_json(folder / "model.safetensors.index.json", {"weight_map": files} | changes)
+        return folder
+
+    def test_together_they_are_the_whole(self, tmp_path: Path) -> None:
+        whole, parts = write_checkpoint(tmp_path / "a"), self.write(tmp_path / "b")
+        found = load_checkpoint(parts)
+        assert equal(load_checkpoint(whole), found)
+        assert [path.name for path in found.weights] == ["model-1-of-2.safetensors", "model-2-of-2.safetensors"]
+
+    def test_missing_shard(self, tmp_path: Path) -> None:
+        (self.write(tmp_path / "c") / "model-2-of-2.safetensors").unlink()
+        refused(tmp_path / "c", "1 missing shards", "model-2-of-2.safetensors")
+
+    def test_truncated_shard(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path / "c") / "model-2-of-2.safetensors"
+        path.write_bytes(path.read_bytes()[:-4])
+        refused(tmp_path / "c", "model-2-of-2.safetensors is damaged")
+
+    def test_repeated_tensor(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path / "c") / "model-2-of-2.safetensors"
+        save_file(bert_tensors(), path)
+        refused(tmp_path / "c", "repeats tensor", "model-2-of-2.safetensors")
+
+    @pytest.mark.parametrize("names", [None, [], {"a": 1}, {"a": "../x.safetensors"}, {"a": "/etc/passwd"}, {}])
+    def test_bad_index(self, tmp_path: Path, names: object) -> None:
+        refused(self.write(tmp_path / "c", weight_map=names), "model.safetensors.index.json")
+
+
+class TestPickles:
+    """They are read only when the user says so, and then for tensors alone."""
+
+    def write(self, folder: Path, value: object) -> Path:
+        (write_checkpoint(folder) / "model.safetensors").unlink()
+        torch.save(value, folder / "pytorch_model.bin")
+        return folder
+
+    def test_tensors(self, tmp_path: Path) -> None:
+        folder = self.write(tmp_path / "b", {name: torch.from_numpy(x) for name, x in bert_tensors().items()})
+        refused(folder, "--allow-pickle")
+        found = load_checkpoint(folder, allow_pickle=True)
+        assert equal(load_checkpoint(write_checkpoint(tmp_path / "a")), found)
+
+    @pytest.mark.parametrize("value", [7, {"a": 1}, [torch.ones(1)]])
+    def test_no_table_of_tensors(self, tmp_path: Path, value: object) -> None:
+        with pytest.raises(BadInput, match="no table of tensors"):
+            load_checkpoint(self.write(tmp_path / "c", value), allow_pickle=True)
+
+    def test_code_is_not_run(self, tmp_path: Path) -> None:
+        folder = self.write(tmp_path / "c", {"a": Trap(str(tmp_path / "sprung"))})
+        with pytest.raises(BadInput, match=r"pytorch_model\.bin") as error:
+            load_checkpoint(folder, allow_pickle=True)
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "sprung").exists()
+
+    def test_truncated(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path / "c", {"a": torch.ones(1000)}) / "pytorch_model.bin"
+        path.write_bytes(path.read_bytes()[:500])
+        with pytest.raises(BadInput, match="damaged"):
+            load_checkpoint(tmp_path / "c", allow_pickle=True)
+
+
+def test_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="holds a bert, which 'bert' reads; 'gpt' was asked for"):
+        load_checkpoint(write_checkpoint(tmp_path / "c"), architecture="gpt")

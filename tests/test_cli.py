@@ -117,9 +117,7 @@ class TestUsage:
     def test_shapes(self) -> None:
         assert parse_shapes("batch=1, sequence=128") == {"batch": 1, "sequence": 128}
 
-    @pytest.mark.parametrize(
-        "text", ["", "batch", "batch=", "=1", "batch=0", "batch=-1", "batch=1,,", "batch=x"]
-    )
+    @pytest.mark.parametrize("text", ["", "batch", "batch=", "=1", "batch=0", "batch=-1", "batch=1,,", "batch=x"])
     def test_bad_shapes(self, text: str) -> None:
         with pytest.raises(BadUsage, match="batch=1,sequence=128"):
             parse_shapes(text)

@@ -100,9 +100,7 @@ def test_a_peer_is_a_column_too(reference: Path) -> None:
 
 def test_given_inputs_are_used(reference: Path) -> None:
     feeds = {"input_ids": np.full((2, 3), 4), "attention_mask": np.ones((2, 3), np.int64)}
-    assert onnxsmith.compare([reference, reference], inputs=feeds, pairs=1).shapes == dict.fromkeys(
-        feeds, (2, 3)
-    )
+    assert onnxsmith.compare([reference, reference], inputs=feeds, pairs=1).shapes == dict.fromkeys(feeds, (2, 3))
 
 
 def test_json_is_plain(tmp_path: Path, reference: Path) -> None:
@@ -116,9 +114,7 @@ def test_json_is_plain(tmp_path: Path, reference: Path) -> None:
 
 def test_names_that_differ_are_refused(tmp_path: Path, reference: Path) -> None:
     other = write_embedder(tmp_path / "a", embedder_model(rename={"attention_mask": "mask"}))
-    with pytest.raises(
-        BadInput, match=r"expected inputs \['attention_mask', 'input_ids'\] as in the reference"
-    ):
+    with pytest.raises(BadInput, match=r"expected inputs \['attention_mask', 'input_ids'\] as in the reference"):
         onnxsmith.compare([reference, other], pairs=1)
     other = write_embedder(tmp_path / "b", embedder_model(rename={"hidden": "tokens"}))
     with pytest.raises(BadInput, match=r"expected outputs \['embeddings', 'hidden'\] as in the reference"):

@@ -84,9 +84,7 @@ class TestDemo:
 
     @pytest.mark.parametrize("batching", BATCHINGS)
     @pytest.mark.parametrize(("variant", "least"), [("raw", 0.99999), ("fp32", 0.99999), ("int8", 0.99)])
-    def test_embeddings_match_pytorch(
-        self, embeddings: Embeddings, variant: str, least: float, batching: str
-    ) -> None:
+    def test_embeddings_match_pytorch(self, embeddings: Embeddings, variant: str, least: float, batching: str) -> None:
         assert cosine(embeddings[variant, batching], embeddings["torch", "right"]).min() > least
 
     @pytest.mark.parametrize(("variant", "least"), [("fp32", 1.0), ("int8", 0.95)])

@@ -47,9 +47,7 @@ def test_readme_shows_every_command() -> None:
 
 
 def test_readme_flags_exist() -> None:
-    options = {
-        option for name in COMMANDS for parameter in subcommand(name).params for option in parameter.opts
-    }
+    options = {option for name in COMMANDS for parameter in subcommand(name).params for option in parameter.opts}
     pip_options = {"--index-url", "--no-deps"}
     assert set(re.findall(r"(?<!\S)`?(--[a-z][a-z-]+)", README)) <= options | pip_options
 
@@ -86,7 +84,5 @@ def test_constraints_pin_what_pyproject_names() -> None:
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *extras["torch"], *extras["test"], *extras["dev"]]
     names = {re.match(r"[A-Za-z0-9-]+", line).group() for line in wanted}  # type: ignore[union-attr]
-    pins = re.findall(
-        r"^([a-z0-9-]+)==[0-9.]+(?:post\d+)?$", (ROOT / "constraints.txt").read_text(), re.MULTILINE
-    )
+    pins = re.findall(r"^([a-z0-9-]+)==[0-9.]+(?:post\d+)?$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert names - {"onnxsmith"} <= set(pins)

@@ -22,9 +22,7 @@ class FakeClock:
     def __call__(self) -> float:
         return self.now
 
-    def taking(
-        self, name: str, seconds: float, noise: float = 0.05, drift: float = 0.0
-    ) -> Callable[[], None]:
+    def taking(self, name: str, seconds: float, noise: float = 0.05, drift: float = 0.0) -> Callable[[], None]:
         def run() -> None:
             self.now += seconds * (1 + drift * len(self.calls)) * np.exp(noise * self.rng.standard_normal())
             self.calls += name

@@ -79,9 +79,7 @@ def test_a_wrong_import_is_noticed() -> None:
 
 
 def test_every_module_outside_models_imports_without_torch() -> None:
-    modules = [
-        ".".join(("onnxsmith", *path.with_suffix("").parts)) for path in FILES if path.parts[0] != "models"
-    ]
+    modules = [".".join(("onnxsmith", *path.with_suffix("").parts)) for path in FILES if path.parts[0] != "models"]
     names = json.dumps([module.removesuffix(".__init__") for module in modules])
     python(WITHOUT_TORCH + f"from importlib import import_module\nfor name in {names}: import_module(name)")
 

@@ -36,9 +36,7 @@ def ids(*words: str) -> list[int]:
 
 
 def test_the_embedding_is_the_models(model: LoadedModel) -> None:
-    table = model.run({"input_ids": np.arange(13)[None], "attention_mask": np.ones((1, 13), np.int64)})[
-        "hidden"
-    ][0]
+    table = model.run({"input_ids": np.arange(13)[None], "attention_mask": np.ones((1, 13), np.int64)})["hidden"][0]
     expected = table[ids("[CLS]", "dog", "run", "##ning", "[SEP]")].mean(axis=0)
     np.testing.assert_allclose(model.embed(["dog running"])[0], expected, rtol=0, atol=EPSILON)
 

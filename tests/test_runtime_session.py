@@ -66,9 +66,7 @@ def test_external_data_beside_the_model_is_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(session.run(None, {"x": x})[0], x)
 
 
-@pytest.mark.parametrize(
-    "location", ["../outside", "sub/../../outside", "ABSOLUTE", "link", "*/_ORT_MEM_ADDR_/*"]
-)
+@pytest.mark.parametrize("location", ["../outside", "sub/../../outside", "ABSOLUTE", "link", "*/_ORT_MEM_ADDR_/*"])
 def test_external_data_outside_the_folder_is_refused(outside: Path, location: str) -> None:
     folder = outside.parent / "model"
     (folder / "link").symlink_to(outside)
@@ -100,9 +98,7 @@ def test_cuda_that_cannot_load_is_no_cpu_in_disguise(
 
     monkeypatch.setattr(ort, "preload_dlls", fail)
     monkeypatch.setattr(ort, "InferenceSession", CpuOnly)
-    with pytest.raises(
-        BadInput, match=r"cuda does not work .*\(Failed to load libcublas\.so\.13: no such file\)"
-    ):
+    with pytest.raises(BadInput, match=r"cuda does not work .*\(Failed to load libcublas\.so\.13: no such file\)"):
         open_session(write_mlp(tmp_path / "m.onnx"), provider="cuda")
     assert capfd.readouterr() == ("", "")
 

@@ -1,0 +1,71 @@
+"""T5 checkpoints as Hugging Face names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from onnxsmith.errors import BadInput
+from onnxsmith.models.config import class_name, read_config
+from onnxsmith.models.families.plan import Plan
+from onnxsmith.models.layers import ACTIVATIONS
+from onnxsmith.models.names import NameTable
+from onnxsmith.models.t5 import T5, T5Config
+from onnxsmith.models.task import seq2seq_task
+
+_SIDE = r"(encoder|decoder)\."
+_BLOCK = _SIDE + r"block\.(\d+)\.layer\."
+_OURS = r"\1.layers.\2."
+_TOKENS = r"shared\.weight|(?:encoder|decoder)\.embed_tokens\.weight"
+_PARTS = {
+    r"\d\.DenseReluDense\.wi": "feed_forward.up",
+    r"\d\.DenseReluDense\.wi_0": "feed_forward.gate",
+    r"\d\.DenseReluDense\.wi_1": "feed_forward.up",
+    r"\d\.DenseReluDense\.wo": "feed_forward.down",
+    r"0\.layer_norm": "attention_norm",
+}
+for _letter, _part in {"q": "query", "k": "key", "v": "value", "o": "output"}.items():
+    _PARTS[rf"0\.SelfAttention\.{_letter}"] = f"attention.{_part}"
+    _PARTS[rf"1\.EncDecAttention\.{_letter}"] = f"cross_attention.{_part}"
+# The plain model has no head of its own: the embedding table is.
+_CLASSES = ("", "T5Model", "T5ForConditionalGeneration", "T5WithLMHeadModel")
+_ROWS = {
+    **{_BLOCK + theirs + r"\.weight": _OURS + ours + ".weight" for theirs, ours in _PARTS.items()},
+    # The feed-forward network comes last: it is part 1 in the encoder, and part 2 after cross-attention in the decoder.
+    r"encoder\.block\.(\d+)\.layer\.1\.layer_norm\.weight": r"encoder.layers.\1.output_norm.weight",
+    r"decoder\.block\.(\d+)\.layer\.1\.layer_norm\.weight": r"decoder.layers.\1.cross_norm.weight",
+    r"decoder\.block\.(\d+)\.layer\.2\.layer_norm\.weight": r"decoder.layers.\1.output_norm.weight",
+    _SIDE + r"block\.0\.layer\.0\.SelfAttention\.relative_attention_bias\.weight": r"\1_bias.table.weight",
+    _SIDE + r"final_layer_norm\.weight": r"\1.norm.weight",
+}
+# Early checkpoints have a bias for cross-attention, which nothing uses.
+_UNUSED = (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",)
+
+TIED = NameTable(
+    {_TOKENS + r"|lm_head\.weight": "token.weight", **_ROWS}, unused=_UNUSED, tied=(_TOKENS, r"lm_head\.weight")
+)
+UNTIED = NameTable(
+    {_TOKENS: "token.weight", r"lm_head\.weight": "head.weight", **_ROWS}, unused=_UNUSED, tied=(_TOKENS,)
+)
+
+
+def plan(config: Mapping[str, Any]) -> Plan:
+    """The generator that a T5 config asks for, of version 1.0 or 1.1. Raises BadInput for a config that is none."""
+    if (head := class_name(config)) not in _CLASSES:
+        raise BadInput(f"config.json asks for the head {head!r}; known are {', '.join(filter(None, _CLASSES))}")
+    gated, activation = _feed_forward(config)
+    tied = config.get("tie_word_embeddings") is not False
+    # Version 1.1 neither ties nor scales; newer configs tie everything, and say of the scale what it was.
+    scaled = config.get("scale_decoder_outputs", tied) is not False
+    given = {"relative_attention_max_distance": 128, **config}  # which early configs do not have
+    sizes = read_config(T5Config, given, gated=gated, activation=activation, tied_head=tied, scaled_head=scaled)
+    return Plan(T5(sizes), TIED if tied else UNTIED, seq2seq_task(sizes.vocab_size))
+
+
+def _feed_forward(config: Mapping[str, Any]) -> tuple[bool, str]:
+    """Whether the network is gated, and its activation: "relu", "gated-gelu", "gated-silu" and so on."""
+    name = config.get("feed_forward_proj", "relu")
+    activation = str(name).removeprefix("gated-")
+    if activation not in ACTIVATIONS:
+        raise BadInput(f"config.json has feed_forward_proj = {name!r}; an activation, or gated-one, was expected")
+    return name != activation, "gelu_new" if name == "gated-gelu" else activation
