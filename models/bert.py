@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onnxsmith.models.blocks import EncoderLayer
 from onnxsmith.models.config import Activation
 from onnxsmith.models.layers import Attention, FeedForward, padding_mask
 from onnxsmith.models.positions import LearnedPositions, token_positions
@@ -57,20 +58,13 @@ class BertEmbeddings(nn.Module):
         return self.norm(x)  # type: ignore[no-any-return]
 
 
-class BertLayer(nn.Module):
-    """Attention and feed-forward, each added to its input and then normalised (post-norm)."""
-
-    def __init__(self, c: BertConfig) -> None:
-        super().__init__()
-        self.attention = Attention(c.hidden_size, c.num_attention_heads)
-        self.attention_norm = nn.LayerNorm(c.hidden_size, eps=c.layer_norm_eps)
-        self.feed_forward = FeedForward(c.hidden_size, c.intermediate_size, c.hidden_act)
-        self.output_norm = nn.LayerNorm(c.hidden_size, eps=c.layer_norm_eps)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x [B, S, E], mask [B, 1, 1, S] -> [B, S, E]"""
-        x = self.attention_norm(x + self.attention(x, mask))
-        return self.output_norm(x + self.feed_forward(x))  # type: ignore[no-any-return]
+def bert_layer(c: BertConfig) -> EncoderLayer:
+    """A post-norm layer of BERT."""
+    return EncoderLayer(
+        Attention(c.hidden_size, c.num_attention_heads),
+        FeedForward(c.hidden_size, c.intermediate_size, c.hidden_act),
+        lambda: nn.LayerNorm(c.hidden_size, eps=c.layer_norm_eps),
+    )
 
 
 class Bert(nn.Module):
@@ -80,7 +74,7 @@ class Bert(nn.Module):
         super().__init__()
         self.config = c
         self.embeddings = BertEmbeddings(c)
-        self.layers = nn.ModuleList(BertLayer(c) for _ in range(c.num_hidden_layers))
+        self.layers = nn.ModuleList(bert_layer(c) for _ in range(c.num_hidden_layers))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Three times int64 [B, S] -> last hidden state [B, S, E]"""
