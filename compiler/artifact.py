@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,8 +13,9 @@ from typing import Any, BinaryIO
 import onnx_ir as ir
 
 from onnxsmith.compiler.atomic import replacing
-from onnxsmith.errors import BadInput
-from onnxsmith.runtime.artifact import MANIFEST, MODEL
+from onnxsmith.errors import BadInput, BadUsage
+from onnxsmith.passes.engine.absent import AbsentTensor
+from onnxsmith.runtime.artifact import MANIFEST, MODEL, SIDECARS
 
 _INLINE_LIMIT = 32_000_000  # beyond it protobuf's copies of the weights would cost more memory than the model
 _EXTERNAL_FROM = 1_000_000  # smaller models stay one file even in a folder
@@ -24,12 +24,15 @@ _PAGE, _PAGE_FROM, _LINE = 4096, 1 << 20, 64
 _DATA = ".data"
 
 
-def check_writable(target: Path) -> None:
+def check_writable(target: Path, *, absent: bool = False) -> None:
     """Fail before any work is done when the target could not be written at its end.
 
     Raises:
         BadInput: the parent cannot be made or written, or what stands in the way is not ours.
+        BadUsage: a plain file for a model whose weights are ``absent``, which only a manifest can say.
     """
+    if absent and target.suffix == ".onnx":
+        raise BadUsage(f"{target} cannot say that its weights are absent; give a folder for a structure")
     if target.suffix == ".onnx":
         if target.is_dir():
             raise BadInput(f"{target} is a folder; give another name for the .onnx file")
@@ -48,19 +51,20 @@ def _refuse_foreign(folder: Path) -> None:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         manifest = {}
-    tokenizer = manifest.get("tokenizer") if isinstance(manifest, dict) else None
-    ours = {MODEL, MODEL + _DATA, MANIFEST, str(tokenizer)} if (folder / MANIFEST).is_file() else set()
+    sidecars = [str(manifest.get(key)) for key in SIDECARS] if isinstance(manifest, dict) else []
+    ours = {MODEL, MODEL + _DATA, MANIFEST, *sidecars} if (folder / MANIFEST).is_file() else set()
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours)
     if foreign:
         raise BadInput(f"{folder} holds other files ({foreign[0]}); give a new folder, or one that onnxsmith wrote")
 
 
 def write_artifact(
-    target: str | Path, model: ir.Model, manifest: Mapping[str, Any], sidecars: Sequence[Path] = ()
+    target: str | Path, model: ir.Model, manifest: Mapping[str, Any], sidecars: Mapping[str, bytes] | None = None
 ) -> None:
     """Write a folder (model, weights, manifest, sidecars), or the model alone if the target ends with .onnx.
 
-    What stood there is replaced at the end, at one stroke; see :func:`replacing`.
+    ``sidecars`` are contents by file name; ``manifest`` names them under the keys SIDECARS. What stood there is
+    replaced at the end, at one stroke; see :func:`replacing`.
 
     Raises:
         BadInput: as :func:`check_writable`; the model's own weights would be replaced; or the disk refuses.
@@ -74,16 +78,16 @@ def write_artifact(
             if target.suffix == ".onnx":
                 write_model(made, model, _INLINE_LIMIT)
             else:
-                _write_folder(made, model, manifest, sidecars)
+                _write_folder(made, model, manifest, sidecars or {})
     except OSError as e:
         raise BadInput(f"cannot write {target}: {e.strerror or e}") from e
 
 
-def _write_folder(folder: Path, model: ir.Model, manifest: Mapping[str, Any], sidecars: Sequence[Path]) -> None:
+def _write_folder(folder: Path, model: ir.Model, manifest: Mapping[str, Any], sidecars: Mapping[str, bytes]) -> None:
     folder.mkdir()
     write_model(folder / MODEL, model, _EXTERNAL_FROM)
-    for path in sidecars:
-        shutil.copyfile(path, folder / path.name)
+    for name, contents in sidecars.items():
+        (folder / name).write_bytes(contents)
     text = json.dumps(dict(manifest), indent=2, sort_keys=True, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
@@ -107,10 +111,14 @@ def _weights(model: ir.Model) -> Iterator[ir.Value]:
 
 
 def write_model(path: Path, model: ir.Model, external_from: int = _EXTERNAL_FROM) -> None:
-    """The model; its larger tensors go one by one into ``<name>.data`` when all of them exceed the limit."""
+    """The model; its larger tensors go one by one into ``<name>.data`` when all of them exceed the limit.
+
+    Absent tensors name that file too, which is then not written, and the others stay in the model.
+    """
     clone = model.clone()
     tensors = {v: v.const_value for v in _weights(clone) if v.const_value is not None}
-    external = sum(tensor.nbytes for tensor in tensors.values()) > external_from
+    structure = _place_absent(path, tensors)
+    external = not structure and sum(tensor.nbytes for tensor in tensors.values()) > external_from
     with open(path.with_name(path.name + _DATA), "wb") if external else nullcontext() as file:
         for v, tensor in tensors.items():
             if file is not None and tensor.nbytes > _SMALL_BYTES:
@@ -120,11 +128,30 @@ def write_model(path: Path, model: ir.Model, external_from: int = _EXTERNAL_FROM
     path.write_bytes(ir.to_proto(clone).SerializeToString())
 
 
+def _place_absent(path: Path, tensors: Mapping[ir.Value, ir.TensorProtocol]) -> bool:
+    """Give absent tensors the places that their numbers would have; returns whether there were any."""
+    absent = {v: tensor for v, tensor in tensors.items() if isinstance(tensor, AbsentTensor)}
+    end = 0
+    for v, tensor in absent.items():
+        offset = end + _padding(end, tensor)
+        v.const_value = _external(path, offset, tensor)
+        end = offset + tensor.nbytes
+    return bool(absent)
+
+
 def _append(file: BinaryIO, path: Path, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
-    alignment = _PAGE if tensor.nbytes >= _PAGE_FROM else _LINE
-    file.write(b"\0" * (-file.tell() % alignment))
+    file.write(b"\0" * _padding(file.tell(), tensor))
     offset = file.tell()
     tensor.tofile(file)  # type: ignore[attr-defined]  # the protocol omits what all of its classes have
+    return _external(path, offset, tensor)
+
+
+def _padding(end: int, tensor: ir.TensorProtocol) -> int:
+    """Bytes between the end of one tensor and the start of the next, so that both can be mapped."""
+    return -end % (_PAGE if tensor.nbytes >= _PAGE_FROM else _LINE)
+
+
+def _external(path: Path, offset: int, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
     return ir.ExternalTensor(
         path.name + _DATA,
         offset,

@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 def smoothing(model: ir.Model, bounds: Mapping[str, int]) -> dict[str, Array]:
     """Smoothing factors [K] by name, for the activations that products with constant weights read."""
-    products = [n for n in model.graph if n.op_type == "MatMul" and constant(n.inputs[1]) is not None]
+    products = [n for n in model.graph if n.op_type == "MatMul" and _has_weights(n)]
     names = list(dict.fromkeys(str(n.inputs[0].name) for n in products if n.inputs[0] is not None))
     run = run_model(expose(model, names))
     largest: dict[str, Array] = {}
@@ -37,3 +37,10 @@ def smoothing(model: ir.Model, bounds: Mapping[str, int]) -> dict[str, Array]:
             largest[name] = np.maximum(largest.get(name, channels), channels)
     found = {name: smooth.factors(channels) for name, channels in largest.items()}
     return {name: factor for name, factor in found.items() if factor is not None}
+
+
+def _has_weights(product: ir.Node) -> bool:
+    """Whether the second factor is constant, or a constant that a head reads through a Transpose."""
+    weight = product.inputs[1]
+    turn = weight.producer() if weight is not None else None
+    return constant(turn.inputs[0] if turn is not None and turn.op_type == "Transpose" else weight) is not None

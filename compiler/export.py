@@ -1,12 +1,7 @@
-"""From a PyTorch module to an ONNX artifact, by torch.onnx's dynamo exporter."""
+"""From a PyTorch module to an ONNX artifact."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,18 +9,15 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from onnxsmith.compiler.artifact import check_writable, sha256, write_artifact
+from onnxsmith.compiler.exporters import Exporter, choose_opset, to_onnx
 from onnxsmith.errors import BadInput, BadUsage
+from onnxsmith.runtime.artifact import ABSENT
 
 if TYPE_CHECKING:
-    import torch
-
     from onnxsmith.models.checkpoint import Checkpoint
-    from onnxsmith.models.task import ExportTask, TensorSpec
+    from onnxsmith.models.text import TextFiles
 
-# The exporter's native opset: what it writes there needs no conversion, and every runtime in use reads it.
-OPSET = 18
-_EXAMPLE_SIZES = {"batch": 2, "sequence": 7}  # neither 0 nor 1, which torch.export would take for constants
-_OTHER_SIZE = 5
+TOKENIZER, CHAT_TEMPLATE = "tokenizer.json", "chat_template.jinja"
 
 
 def export(
@@ -33,7 +25,10 @@ def export(
     output: str | Path,
     *,
     checkpoint: str | Path | None = None,
-    opset: int = OPSET,
+    task: str | None = None,
+    opset: int | None = None,
+    exporter: Exporter = "dynamo",
+    structure: bool = False,
     allow_pickle: bool = False,
 ) -> Path:
     """Export an architecture with a checkpoint, a named config, or a user's factory; returns the output path.
@@ -41,26 +36,31 @@ def export(
     Args:
         source: "bert" (with ``checkpoint``), a config name such as "bert-base", or "package.module:factory".
         output: a folder to make, or a file that ends with .onnx.
-        checkpoint: a Hugging Face folder, for an architecture.
-        opset: the ONNX opset to write, 18 or later.
+        checkpoint: a Hugging Face folder or a GGUF file, for an architecture.
+        task: a part of the model such as "encoder" or "causal-lm-with-past"; None is the whole.
+        opset: the ONNX opset to write; None is the exporter's own.
+        exporter: "dynamo" (opset 18 or later) or "torchscript" (9 to 20), torch.onnx's newer and older one.
+        structure: write the graph alone, for planning; no weights are made or read, so that a model of any size fits.
         allow_pickle: read a checkpoint's pytorch_model.bin where it has no safetensors; only tensors are taken.
 
     Raises:
         BadInput: torch is not installed, or the source, checkpoint or output cannot be used.
-        BadUsage: an opset below 18, or a checkpoint for what is no architecture.
+        BadUsage: an opset or exporter that does not exist, a checkpoint for what is no architecture, a task that the
+            model does not have, or a structure of a factory, by torchscript, or in a plain .onnx file.
     """
-    if opset < OPSET:
-        raise BadUsage(f"no opset {opset}; the exporter writes {OPSET} or later")
+    choose_opset(exporter, opset)
+    if structure and exporter != "dynamo":
+        raise BadUsage(f"a structure is exported by dynamo; the {exporter} exporter has to run the model")
     output = Path(output)
-    check_writable(output)
-    found = _load(source, checkpoint, allow_pickle)
-    model = to_onnx(found, opset)
-    sidecars = [found.tokenizer] if found.tokenizer else []
-    write_artifact(output, model, _manifest(source, found, model), sidecars)
+    check_writable(output, absent=structure)
+    found = _load(source, checkpoint, allow_pickle, structure).for_task(task)
+    model = to_onnx(found, exporter, opset)
+    manifest = {**_manifest(source, found, model), "exporter": exporter} | ({"weights": ABSENT} if structure else {})
+    write_artifact(output, model, manifest, _sidecars(found.text))
     return output
 
 
-def _load(source: str, checkpoint: str | Path | None, allow_pickle: bool) -> Checkpoint:
+def _load(source: str, checkpoint: str | Path | None, allow_pickle: bool, structure: bool) -> Checkpoint:
     try:
         from onnxsmith.models import checkpoint as checkpoints
         from onnxsmith.models import factory, registry
@@ -69,77 +69,18 @@ def _load(source: str, checkpoint: str | Path | None, allow_pickle: bool) -> Che
         raise BadInput(f"export needs {e.name}, which is not installed: pip install 'onnxsmith[torch]'") from e
     if source in ARCHITECTURES:
         if checkpoint is None:
-            raise BadInput(f"{source!r} needs --checkpoint FOLDER; or name a config such as bert-base")
-        return checkpoints.load_checkpoint(checkpoint, architecture=source, allow_pickle=allow_pickle)
+            raise BadInput(f"{source!r} needs --checkpoint FOLDER, or FILE.gguf; or name a config such as bert-base")
+        return checkpoints.load_checkpoint(
+            checkpoint, architecture=source, allow_pickle=allow_pickle, structure=structure
+        )
     if checkpoint is not None:
         known = ", ".join(ARCHITECTURES)
         raise BadUsage(f"a checkpoint goes with an architecture ({known}); {source!r} is none")
-    return factory.from_factory(source) if ":" in source else registry.build(source)
-
-
-def to_onnx(found: Checkpoint, opset: int = OPSET) -> ir.Model:
-    """The module as an ONNX model in memory; its weights are shared with the module, not copied."""
-    import torch
-
-    task = found.task
-    with _quiet(), torch.no_grad():  # with gradients, attention is taken apart in two ways that do not fit together
-        try:
-            program = torch.onnx.export(
-                found.module,
-                tuple(_example(spec, task.bounds) for spec in task.inputs),
-                dynamo=True,
-                opset_version=opset,
-                input_names=[spec.name for spec in task.inputs],
-                output_names=[spec.name for spec in task.outputs],
-                dynamic_shapes=_dynamic(task),
-                verbose=False,
-            )
-        except Exception as e:  # the exporter wraps what user code raises in types of its own
-            raise BadInput(f"torch.onnx cannot export the model: {_root_cause(e)}") from e
-    assert program is not None
-    if (written := program.model.opset_imports[""]) != opset:
-        raise BadInput(f"torch.onnx cannot write opset {opset}, only {written}; give a lower one")
-    return program.model
-
-
-def _example(spec: TensorSpec, bounds: Mapping[str, int]) -> torch.Tensor:
-    import torch
-
-    sizes = [d if isinstance(d, int) else _EXAMPLE_SIZES.get(d, _OTHER_SIZE) for d in spec.dims]
-    shape = [min(size, bounds.get(str(d), size)) for size, d in zip(sizes, spec.dims, strict=True)]
-    return torch.ones(shape, dtype=getattr(torch, spec.dtype))
-
-
-def _dynamic(task: ExportTask) -> tuple[dict[int, Any], ...]:
-    """For each input, the named dimensions by position; equal names mean equal sizes."""
-    import torch
-
-    names = {d for spec in task.inputs for d in spec.dims if isinstance(d, str)}
-    dims = {name: torch.export.Dim(name, max=task.bounds.get(name)) for name in names}
-    return tuple({i: dims[d] for i, d in enumerate(s.dims) if isinstance(d, str)} for s in task.inputs)
-
-
-def _root_cause(error: BaseException) -> str:
-    """What went wrong at first, in one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter talks on stdout and through warnings and logs; none of it helps our users."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    if ":" not in source:
+        return registry.build(source, structure=structure)
+    if structure:
+        raise BadUsage(f"{source!r} makes its own weights; a structure needs a config name or an architecture")
+    return factory.from_factory(source)
 
 
 def _manifest(source: str, found: Checkpoint, model: ir.Model) -> dict[str, Any]:
@@ -154,9 +95,25 @@ def _manifest(source: str, found: Checkpoint, model: ir.Model) -> dict[str, Any]
         "inputs": [spec.to_json() for spec in task.inputs],
         "outputs": [spec.to_json() for spec in task.outputs],
         "bounds": dict(task.bounds),
-        "tokenizer": found.tokenizer.name if found.tokenizer else None,
         "max_length": found.max_length,
+        "vocab_size": found.config.get("vocab_size"),
+        **_text(found.text),
     }
+
+
+def _text(text: TextFiles | None) -> dict[str, Any]:
+    """What the manifest says of the text side; ``_sidecars`` are the files that it names."""
+    return {
+        "tokenizer": TOKENIZER if text else None,
+        "chat_template": CHAT_TEMPLATE if text and text.chat_template else None,
+        "special_tokens": dict(text.special_tokens) if text else {},
+        "padding_side": text.padding_side if text else "right",
+    }
+
+
+def _sidecars(text: TextFiles | None) -> dict[str, bytes]:
+    files = {TOKENIZER: text.tokenizer, CHAT_TEMPLATE: text.chat_template} if text else {}
+    return {name: contents.encode(errors="replace") for name, contents in files.items() if contents}
 
 
 def _digests(paths: tuple[Path, ...]) -> str | dict[str, str] | None:

@@ -1,7 +1,8 @@
 """Adversarial inputs: what breaks rewrites in practice, made from what the graph itself says of its inputs.
 
 An integer input that picks rows of a table is a token, segment or position id; any other integer or boolean input of
-two dimensions is a mask. Nothing is guessed from names.
+two dimensions is a mask. Nothing is guessed from names, except that a dimension "a + b" is the sum of others: one of
+those that only floating-point inputs have is the length of a cache.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from onnxsmith.passes.engine.values import constant, dims
 
+_PLUS = " + "
 _THROUGH = frozenset({"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Clip", "Max", "Min"})
 
 
@@ -33,17 +35,18 @@ class _Plan:
     name: str
     batch: int
     length: int
+    past: int  # tokens in the cache, where the model has one
     mask: str  # full, right, left, one, blocked
 
 
 PLANS = (
-    _Plan("one token", 1, 1, "full"),
-    _Plan("no padding", 2, 7, "full"),
-    _Plan("right padding", 3, 16, "right"),
-    _Plan("left padding", 3, 16, "left"),
-    _Plan("one token allowed", 2, 9, "one"),
-    _Plan("a blocked row", 3, 8, "blocked"),
-    _Plan("long", 1, 64, "right"),
+    _Plan("one token", 1, 1, 6, "full"),
+    _Plan("no padding", 2, 7, 0, "full"),
+    _Plan("right padding", 3, 16, 3, "right"),
+    _Plan("left padding", 3, 16, 5, "left"),
+    _Plan("one token allowed", 2, 9, 1, "one"),
+    _Plan("a blocked row", 3, 8, 2, "blocked"),
+    _Plan("long", 1, 64, 0, "right"),
 )
 
 
@@ -51,7 +54,7 @@ def cases(model: ir.Model, bounds: Mapping[str, int] | None = None, seed: int = 
     """The adversarial inputs of a model; ``bounds`` limits named dimensions, as the artifact records them."""
     rows = {str(v.name): table_rows(v) for v in model.graph.inputs}
     for plan in PLANS:
-        yield _case(plan, model, rows, bounds or {}, np.random.default_rng(seed))
+        yield _case(plan, model, rows, _sizes(plan, model, bounds or {}), np.random.default_rng(seed))
 
 
 def table_rows(v: ir.Value) -> int | None:
@@ -71,14 +74,14 @@ def table_rows(v: ir.Value) -> int | None:
 
 
 def _case(
-    plan: _Plan, model: ir.Model, rows: Mapping[str, int | None], bounds: Mapping[str, int], rng: np.random.Generator
+    plan: _Plan, model: ir.Model, rows: Mapping[str, int | None], sizes: Mapping[str, int], rng: np.random.Generator
 ) -> Case:
     feeds: dict[str, NDArray[Any]] = {}
     allowed: NDArray[np.bool_] = np.ones(plan.batch, dtype=bool)
     for v in model.graph.inputs:
         if v.is_initializer():
             continue
-        name, shape = str(v.name), _shape(v, plan, bounds)
+        name, shape = str(v.name), _shape(v, plan, sizes)
         table = rows[name]
         if v.dtype is not None and v.dtype.is_floating_point():
             feeds[name] = rng.standard_normal(shape).astype(v.dtype.numpy())
@@ -96,16 +99,28 @@ def _numpy(v: ir.Value) -> Any:
     return v.dtype.numpy() if v.dtype is not None else np.int64
 
 
-def _shape(v: ir.Value, plan: _Plan, bounds: Mapping[str, int]) -> tuple[int, ...]:
-    wanted = []
-    for axis, dim in enumerate(dims(v) or []):
-        if isinstance(dim, int):
-            wanted.append(dim)
-        elif axis == 0:
-            wanted.append(plan.batch)
-        else:
-            wanted.append(min(plan.length, bounds.get(str(dim), plan.length)))
-    return tuple(wanted)
+def _sizes(plan: _Plan, model: ir.Model, bounds: Mapping[str, int]) -> dict[str, int]:
+    """How large each named dimension is that is not the batch's."""
+    found: dict[str, bool] = {}  # whether floating-point inputs alone have it
+    for v in model.graph.inputs:
+        floats = v.dtype is not None and v.dtype.is_floating_point()
+        for dim in (str(dim) for dim in (dims(v) or [])[1:] if not isinstance(dim, int)):
+            found[dim] = found.get(dim, True) and floats
+    sums = {name: name.split(_PLUS) for name in found if _PLUS in name}
+    cached = {part for parts in sums.values() for part in parts if found.get(part)}
+    sizes = {n: min(plan.length, bounds.get(n, plan.length)) for n in found if n not in sums and n not in cached}
+    sizes |= {part: int(part) for parts in sums.values() for part in parts if part.isdigit()}
+    for name, parts in sums.items():
+        rest = sum(sizes.get(part, 0) for part in parts)
+        for part in cached.intersection(parts):
+            sizes[part] = min(plan.past, bounds.get(part, plan.past), max(bounds.get(name, rest + plan.past) - rest, 0))
+        sizes[name] = sum(sizes.get(part, plan.length) for part in parts)
+    return sizes
+
+
+def _shape(v: ir.Value, plan: _Plan, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    found = enumerate(dims(v) or [])
+    return tuple(d if isinstance(d, int) else plan.batch if axis == 0 else sizes[str(d)] for axis, d in found)
 
 
 def _ids(shape: tuple[int, ...], table: int, rng: np.random.Generator) -> NDArray[np.int64]:

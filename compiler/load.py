@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from onnxsmith.compiler import external
 from onnxsmith.compiler.inline import skeleton
 from onnxsmith.errors import BadInput
+from onnxsmith.passes.engine.absent import AbsentTensor
 from onnxsmith.runtime.artifact import open_artifact
 
 _STANDARD = ("", "ai.onnx")
@@ -24,16 +25,20 @@ def load_model(path: str | Path) -> ir.Model:
         BadInput: nothing there, an empty, truncated or foreign file, no operators, no opset, or external data
             that is missing, too short, or outside the model's folder.
     """
-    file = open_artifact(path).model
+    artifact = open_artifact(path)
+    file = artifact.model
     proto, weights = _parse(file)
     if not proto.graph.node:
         raise BadInput(f"{file} is not an ONNX model with operators; is it complete, and the right file?")
     if not any(opset.domain in _STANDARD for opset in proto.opset_import):
         raise BadInput(f"{file} names no opset_import of ONNX's own operators; export the model again")
-    external.resolve(proto, file)
+    if not artifact.is_structure:
+        external.resolve(proto, file)
     try:
         model = ir.from_proto(proto)
         _map_weights(model, file, weights)
+        if artifact.is_structure:
+            _forget_weights(model)
     except Exception as e:  # onnx_ir raises whatever a malformed graph trips over
         reason = next(iter(str(e).splitlines()), type(e).__name__)
         raise BadInput(f"{file} is malformed: {reason}; export the model again") from e
@@ -50,6 +55,14 @@ def _map_weights(model: ir.Model, file: Path, weights: Mapping[str, tuple[int, i
         v.const_value = ir.ExternalTensor(
             file.resolve(), offset, length, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
         )
+
+
+def _forget_weights(model: ir.Model) -> None:
+    """Whatever file a structure names for its weights is never looked at."""
+    for graph in model.graphs():
+        for v in graph.initializers.values():
+            if isinstance(v.const_value, ir.ExternalTensor):
+                v.const_value = AbsentTensor(v.const_value.dtype, ir.Shape(v.const_value.shape.numpy()), v.name)
 
 
 def _parse(file: Path) -> tuple[onnx.ModelProto, dict[str, tuple[int, int]]]:

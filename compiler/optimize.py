@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from onnxsmith.compiler.load import load_model
 from onnxsmith.compiler.report import OptimizeReport, ParityReport, summarize
 from onnxsmith.compiler.target import Target
 from onnxsmith.compiler.target import target as find_target
+from onnxsmith.compiler.verify import Closeness
 from onnxsmith.errors import BadInput, BadUsage, CheckFailed
 from onnxsmith.passes.canonicalize import canonicalize
 from onnxsmith.runtime.artifact import Artifact, open_artifact
@@ -53,9 +54,11 @@ def optimize(
     if verify not in ("final", "each", "off"):
         raise BadUsage(f"no verification {verify!r}; choose one of final, each, off")
     where = find_target(target, precision)
-    if output is not None:
-        check_writable(Path(output))
     artifact = open_artifact(source)
+    if output is not None:
+        check_writable(Path(output), absent=artifact.is_structure)
+    if artifact.is_structure and precision == "int8":
+        raise BadInput(f"{source} is a structure, its weights are absent; int8 needs them: export it with its weights")
     if output is not None and Path(output).resolve() in (artifact.model.resolve(), artifact.model.resolve().parent):
         raise BadInput(f"{output} is the model to optimize, which is never changed; give another output")
     job = _Job(artifact, where, precision, strict)
@@ -92,7 +95,7 @@ class _Job:
             original = load_model(self.source.model)
         nodes, size = original.graph.num_nodes(), _bytes(original)
         steps = pipeline.passes(self.target, self.precision, self._bounds())
-        observer = self._observer() if verify == "each" else None
+        observer = self._observer() if verify == "each" and not self.source.is_structure else None
         with self.timed("compile"):
             model = canonicalize(original)
             anchors = sites.find(model)
@@ -132,20 +135,24 @@ class _Job:
         """Everything up to the first lossy pass is held to the parity rule; what a lossy one gives is told."""
         from onnxsmith.compiler.verify import Unverifiable, check_closeness, check_whole
 
+        if self.source.is_structure:
+            return self._unverified("weights are absent")
         original, cases, config = load_model(self.source.model), self._cases(), self.target.session
         closeness = check_closeness(original, outcome.model, cases, config) if outcome.exact else []
         try:
             return ParityReport(check_whole(original, outcome.exact or outcome.model, cases, config), closeness)
         except Unverifiable as e:
-            if self.strict:
-                raise CheckFailed(f"cannot verify: {e}; run without --strict to go on unverified") from e
-            return ParityReport(closeness=closeness, note=f"not verified: {e}")
+            return self._unverified(str(e), closeness)
+
+    def _unverified(self, reason: str, closeness: Sequence[Closeness] = ()) -> ParityReport:
+        if self.strict:
+            raise CheckFailed(f"cannot verify: {reason}; run without --strict to go on unverified")
+        return ParityReport(closeness=list(closeness), note=f"not verified: {reason}")
 
     def write(self, output: Path, model: ir.Model, report: OptimizeReport) -> None:
         if self.target.session:
             model.metadata_props[METADATA_KEY] = encode_config(self.target.session)
-        tokenizer = self.source.sidecar("tokenizer")
-        write_artifact(output, model, self._manifest(report), [tokenizer] if tokenizer else [])
+        write_artifact(output, model, self._manifest(report), self.source.sidecars())
 
     def _digests(self) -> dict[str, str]:
         """The digest of the model file and of each weights file that it names."""

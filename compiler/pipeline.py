@@ -67,6 +67,7 @@ def passes(target: Target, precision: str, bounds: Mapping[str, int] | None = No
     ``bounds`` gives the largest size of a named dimension, for steps that run the model.
     """
     steps = [
+        Pass("lift-arithmetic", tuple(lift.ARITHMETIC)),
         Pass("lift-products", tuple(lift.PRODUCTS)),
         Pass("lift-norms-and-activations", tuple(lift.NORMS_AND_ACTIVATIONS)),
         Pass("lift-scales", tuple(lift.SCALES)),

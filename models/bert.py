@@ -10,17 +10,18 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onnxsmith.models.blocks import EncoderLayer
+from onnxsmith.models.blocks import Layer
 from onnxsmith.models.config import Activation
 from onnxsmith.models.layers import Attention, FeedForward, padding_mask
-from onnxsmith.models.positions import LearnedPositions, token_positions
+from onnxsmith.models.positions import make_positions, token_positions
 
 
 @dataclass(frozen=True)
 class BertConfig:
     """Sizes of a BERT; the names follow Hugging Face's ``config.json``.
 
-    No ``type_vocab_size`` (0) means no segments. ``position_offset`` rows of the position table stand for no position.
+    No ``type_vocab_size`` (0) means no segments. ``positions`` is one of POSITIONS, "learned" as in the paper; then
+    ``position_offset`` rows of the table stand for no position.
     """
 
     vocab_size: int = 30522
@@ -33,6 +34,7 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     hidden_act: Activation = "gelu"
     position_offset: int = 0
+    positions: str = "learned"
 
     @property
     def length(self) -> int:
@@ -46,21 +48,28 @@ class BertEmbeddings(nn.Module):
     def __init__(self, c: BertConfig) -> None:
         super().__init__()
         self.token = nn.Embedding(c.vocab_size, c.hidden_size)
-        self.position = LearnedPositions(c.max_position_embeddings, c.hidden_size, c.position_offset)
+        self.position = make_positions(
+            c.positions,
+            hidden=c.hidden_size,
+            heads=c.num_attention_heads,
+            length=c.length,
+            offset=c.position_offset,
+            both_sides=True,
+        )
         self.segment = nn.Embedding(c.type_vocab_size, c.hidden_size) if c.type_vocab_size else None
         self.norm = nn.LayerNorm(c.hidden_size, eps=c.layer_norm_eps)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, places: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Three times [B, S] -> [B, S, E]; without segment ids every token is of the first segment."""
-        x = self.token(input_ids) + self.position(token_positions(attention_mask))
+        x = self.position.embed(self.token(input_ids), places)
         if self.segment is not None:
             x = x + (self.segment.weight[0] if token_type_ids is None else self.segment(token_type_ids))
         return self.norm(x)  # type: ignore[no-any-return]
 
 
-def bert_layer(c: BertConfig) -> EncoderLayer:
+def bert_layer(c: BertConfig) -> Layer:
     """A post-norm layer of BERT."""
-    return EncoderLayer(
+    return Layer(
         Attention(c.hidden_size, c.num_attention_heads),
         FeedForward(c.hidden_size, c.intermediate_size, c.hidden_act),
         lambda: nn.LayerNorm(c.hidden_size, eps=c.layer_norm_eps),
@@ -78,10 +87,13 @@ class Bert(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Three times int64 [B, S] -> last hidden state [B, S, E]"""
-        x = self.embeddings(input_ids, attention_mask, token_type_ids)
-        mask = padding_mask(attention_mask, x.dtype)
+        places = token_positions(attention_mask)
+        position = self.embeddings.position
+        x = self.embeddings(input_ids, places, token_type_ids)
+        mask = position.bias(padding_mask(attention_mask, x.dtype), places, places)  # [B, H|1, S|1, S]
+        rotary = position.tables(places)
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, mask, rotary)
         return x  # type: ignore[no-any-return]
 
 

@@ -1,69 +1,133 @@
-"""Reading a Hugging Face directory: config.json, weights, tokenizer, and what sentence-transformers adds."""
+"""Reading checkpoints: a Hugging Face directory, with what sentence-transformers adds, or a GGUF file."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from onnxsmith.errors import BadInput
+from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.models.bert import SentenceEmbedder
-from onnxsmith.models.families import Plan, find_family
+from onnxsmith.models.families import Family, Plan, find_family
+from onnxsmith.models.families.llama_gguf import gguf_config, load_gguf
+from onnxsmith.models.gguf_file import read_gguf
+from onnxsmith.models.gguf_text import read_gguf_text
 from onnxsmith.models.task import ExportTask, pooled
+from onnxsmith.models.text import TextFiles, check_vocabulary, read_text
 from onnxsmith.models.weights import WEIGHTS, find_weights, load_weights, read_json
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model to export. ``tokenizer`` and ``weights`` are files, ``max_length`` limits a text, in tokens."""
+    """A model to export. ``weights`` are files, ``max_length`` limits a text, in tokens.
+
+    ``task`` is what the whole does, ``parts`` are tasks that can be exported instead of it.
+    """
 
     module: nn.Module
     task: ExportTask
     config: Mapping[str, Any]
-    tokenizer: Path | None = None
+    text: TextFiles | None = None
     max_length: int | None = None
     weights: tuple[Path, ...] = ()
+    parts: tuple[ExportTask, ...] = ()
+
+    def for_task(self, name: str | None) -> Checkpoint:
+        """The part of the model that the task of this name runs; None is the whole. Raises BadUsage for an unknown one.
+
+        Parts share their weights with the whole.
+        """
+        known = {task.name: task for task in (self.task, *self.parts)}
+        if name is None:
+            return self
+        if name not in known:
+            raise BadUsage(f"no task {name!r} for this model; it has {', '.join(known)}")
+        part = copy.copy(self.module)
+        part.forward = getattr(part, known[name].method)
+        return replace(self, module=part, task=known[name])
 
 
-def load_checkpoint(folder: str | Path, *, architecture: str | None = None, allow_pickle: bool = False) -> Checkpoint:
+def load_checkpoint(
+    folder: str | Path, *, architecture: str | None = None, allow_pickle: bool = False, structure: bool = False
+) -> Checkpoint:
     """Load a model of one of the known families, with the head that its config names; weights stay memory-mapped.
 
     Args:
         folder: config.json and model.safetensors or its shards; modules.json makes it a sentence-transformers model.
+            Or a file that ends with .gguf, which has all of that in it.
         architecture: refuse a checkpoint of another one; None takes any.
         allow_pickle: read pytorch_model.bin where there are no safetensors, and nothing but tensors from it.
+        structure: look for no weights; the module stays on the meta device.
 
     Raises:
-        BadInput: no such folder, no or broken config.json or weights, another architecture, a pickle that was not
-            allowed, a tensor that is missing, extra or of another shape, or a pooling that is not the mean.
+        BadInput: no such folder or file, no or broken config.json or weights, another architecture, a pickle that was not
+            allowed, a tensor that is missing, extra or of another shape, a pooling that is not the mean, or a tokenizer
+            that cannot be read or has more tokens than the model.
     """
     folder = Path(folder)
+    if folder.suffix == ".gguf" and not folder.is_dir():
+        return _load_gguf(folder, architecture, structure)
     if not folder.is_dir():
-        raise BadInput(f"no checkpoint folder {folder}; give a folder with config.json and {WEIGHTS}")
+        raise BadInput(f"no checkpoint folder {folder}; give a folder with config.json and {WEIGHTS}, or a .gguf file")
     config = read_json(folder / "config.json", dict)
-    family = find_family(config.get("model_type"))
-    if architecture not in (None, family.architecture):
-        kind = config["model_type"]
-        raise BadInput(f"{folder} holds a {kind}, which {family.architecture!r} reads; {architecture!r} was asked for")
+    family = _family(config, architecture, folder)
     embeds = (folder / "modules.json").exists()
     with torch.device("meta"):
         plan = family.plan(config | {"architectures": None} if embeds else config)
-    paths = find_weights(folder, allow_pickle=allow_pickle)
-    load_weights(plan.module, paths, plan.names)
+    paths = () if structure else find_weights(folder, allow_pickle=allow_pickle)
+    if not structure:
+        load_weights(plan.module, paths, plan.names)
     module, task = _with_pooling(plan, folder) if embeds else (plan.module, plan.task)
-    tokenizer = folder / "tokenizer.json"
     return Checkpoint(
         module=module.eval(),
         task=task,
         config=config,
-        tokenizer=tokenizer if tokenizer.exists() else None,
+        text=_text(folder, config),
         max_length=_max_length(folder, task.bounds.get("sequence")),
         weights=paths,
+        parts=plan.tasks[1:],
     )
+
+
+def _load_gguf(path: Path, architecture: str | None, structure: bool) -> Checkpoint:
+    file = read_gguf(path)
+    config = gguf_config(file)
+    with torch.device("meta"):
+        plan = _family(config, architecture, path).plan(config)
+    if not structure:
+        load_gguf(plan.module, file, config)
+    text = read_gguf_text(file)
+    if text is not None:
+        check_vocabulary(text, config["vocab_size"])
+    return Checkpoint(
+        module=plan.module.eval(),
+        task=plan.task,
+        config=config,
+        text=text,
+        max_length=plan.task.bounds.get("sequence"),
+        weights=() if structure else (path,),
+        parts=plan.tasks[1:],
+    )
+
+
+def _family(config: Mapping[str, Any], architecture: str | None, source: Path) -> Family:
+    family = find_family(config.get("model_type"))
+    if architecture not in (None, family.architecture):
+        kind = config["model_type"]
+        raise BadInput(f"{source} holds a {kind}, which {family.architecture!r} reads; {architecture!r} was asked for")
+    return family
+
+
+def _text(folder: Path, config: Mapping[str, Any]) -> TextFiles | None:
+    text = read_text(folder, config)
+    if text is not None:
+        check_vocabulary(text, config.get("vocab_size"))
+    return text
 
 
 def _with_pooling(plan: Plan, folder: Path) -> tuple[nn.Module, ExportTask]:

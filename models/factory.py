@@ -1,6 +1,7 @@
 """A user's own model: ``package.module:factory`` gives a module and says how to export it.
 
-The factory returns ``(module, task)``, or a module that has the task as its attribute ``export_task``.
+The factory returns ``(module, task)``, with further tasks for parts of the module where it has any, or a module that
+has the task as its attribute ``export_task``.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def from_factory(spec: str) -> Checkpoint:
     if not isinstance(made, tuple):
         made = made, getattr(made, "export_task", None)
     match made:
-        case nn.Module() as module, ExportTask() as task:
-            return Checkpoint(module.eval(), task, {})
+        case nn.Module() as module, ExportTask() as task, *parts if all(isinstance(p, ExportTask) for p in parts):
+            return Checkpoint(module.eval(), task, {}, parts=tuple(parts))
     raise BadInput(f"{spec!r} must return (nn.Module, ExportTask), or a module with an export_task attribute")
 
 

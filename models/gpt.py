@@ -1,22 +1,21 @@
 """GPT, a decoder with pre-norm layers. Radford et al. 2019 (GPT-2); Brown et al. 2020, arXiv:2005.14165 (GPT-3).
 
 GPT-3 alternates dense and banded sparse attention; its pattern was not published, and here every layer is dense.
-Shapes: B batch, S sequence, H heads, E hidden size, V vocabulary, L labels.
+Shapes: B batch, S sequence, P tokens before it, H heads, E hidden size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onnxsmith.errors import BadInput
+from onnxsmith.models.blocks import Layer
+from onnxsmith.models.cache import Cache
 from onnxsmith.models.config import Activation
 from onnxsmith.models.layers import Attention, FeedForward, causal_mask
-from onnxsmith.models.positions import LearnedPositions, Rotary, alibi, sinusoidal, token_positions
-
-POSITIONS = ("learned", "sinusoidal", "rotary", "alibi")
+from onnxsmith.models.parts import CacheShape
+from onnxsmith.models.positions import make_positions, token_positions
 
 
 @dataclass(frozen=True)
@@ -36,25 +35,12 @@ class GptConfig:
     hidden_act: Activation = "gelu_new"
     positions: str = "learned"
 
-    def __post_init__(self) -> None:
-        if self.positions not in POSITIONS:
-            raise BadInput(f"no positions {self.positions!r}; choose one of {', '.join(POSITIONS)}")
-
-
-class GptLayer(nn.Module):
-    """Attention and feed-forward, each on normalised input and added to it (pre-norm)."""
-
-    def __init__(self, c: GptConfig) -> None:
-        super().__init__()
-        self.attention_norm = nn.LayerNorm(c.hidden_size, eps=c.layer_norm_eps)
-        self.attention = Attention(c.hidden_size, c.num_attention_heads)
-        self.feed_forward_norm = nn.LayerNorm(c.hidden_size, eps=c.layer_norm_eps)
-        self.feed_forward = FeedForward(c.hidden_size, c.intermediate_size or 4 * c.hidden_size, c.hidden_act)
-
-    def forward(self, x: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor] | None) -> Tensor:
-        """x [B, S, E], mask [B, 1|H, S, S] -> [B, S, E]"""
-        x = x + self.attention(self.attention_norm(x), mask, rotary=rotary)
-        return x + self.feed_forward(self.feed_forward_norm(x))  # type: ignore[no-any-return]
+    @property
+    def cache(self) -> CacheShape:
+        """What a text's keys and values take."""
+        return CacheShape(
+            self.num_hidden_layers, self.num_attention_heads, self.hidden_size // self.num_attention_heads
+        )
 
 
 class Gpt(nn.Module):
@@ -64,37 +50,31 @@ class Gpt(nn.Module):
         super().__init__()
         self.config = c
         self.token = nn.Embedding(c.vocab_size, c.hidden_size)
-        learned = c.positions == "learned"
-        self.position = LearnedPositions(c.max_position_embeddings, c.hidden_size) if learned else None
-        self.layers = nn.ModuleList(GptLayer(c) for _ in range(c.num_hidden_layers))
-        self.norm = nn.LayerNorm(c.hidden_size, eps=c.layer_norm_eps)
-        head_size = c.hidden_size // c.num_attention_heads
-        self.rotary = Rotary(head_size, 10000, c.max_position_embeddings, {}) if c.positions == "rotary" else None
+        self.position = make_positions(
+            c.positions, hidden=c.hidden_size, heads=c.num_attention_heads, length=c.max_position_embeddings
+        )
+        self.layers = nn.ModuleList(_layer(c) for _ in range(c.num_hidden_layers))
+        self.norm = _norm(c)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Two times int64 [B, S] -> last hidden state [B, S, E]"""
-        positions = token_positions(attention_mask)  # [B, S]
-        x = self.token(input_ids)  # [B, S, E]
-        if self.position is not None:
-            x = x + self.position(positions)
-        elif self.config.positions == "sinusoidal":
-            x = x + sinusoidal(positions, self.config.hidden_size)
-        mask = causal_mask(attention_mask, x.dtype)  # [B, 1, S, S]
-        if self.config.positions == "alibi":
-            mask = mask + alibi(positions, self.config.num_attention_heads)  # [B, H, S, S]
-        rotary = self.rotary.tables(positions) if self.rotary is not None else None
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, cache: Cache | None = None) -> Tensor:
+        """int64 ids [B, S] and mask [B, P + S], P tokens in the cache -> last hidden state [B, S, E]"""
+        length = input_ids.shape[1]
+        places = token_positions(attention_mask)  # [B, P + S]
+        new = places[:, -length:]  # [B, S]
+        x = self.position.embed(self.token(input_ids), new)  # [B, S, E]
+        mask = causal_mask(attention_mask, length, x.dtype)  # [B, 1, S, P + S]
+        mask = self.position.bias(mask, new, places)
+        rotary = self.position.tables(new)
         for layer in self.layers:
-            x = layer(x, mask, rotary)
+            x = layer(x, mask, rotary, cache)
         return self.norm(x)  # type: ignore[no-any-return]
 
 
-class GptLM(nn.Module):
-    """Scores the next token, with the embedding table as the last product."""
+def _layer(c: GptConfig) -> Layer:
+    attention = Attention(c.hidden_size, c.num_attention_heads)
+    feed_forward = FeedForward(c.hidden_size, c.intermediate_size or 4 * c.hidden_size, c.hidden_act)
+    return Layer(attention, feed_forward, lambda: _norm(c), pre_norm=True)
 
-    def __init__(self, decoder: Gpt) -> None:
-        super().__init__()
-        self.decoder = decoder
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Two times int64 [B, S] -> logits [B, S, V]"""
-        return F.linear(self.decoder(input_ids, attention_mask), self.decoder.token.weight)
+def _norm(c: GptConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(c.hidden_size, eps=c.layer_norm_eps)

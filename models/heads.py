@@ -13,7 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnxsmith.models.bert import Bert
+from onnxsmith.models.cache import Cache
+from onnxsmith.models.gpt import Gpt
 from onnxsmith.models.layers import activation
+from onnxsmith.models.llama import Llama
 
 
 class MaskedLM(nn.Module):
@@ -80,6 +83,32 @@ class SpanAnswer(nn.Module):
         """Three times [B, S] -> logits of the start [B, S] and of the end [B, S]"""
         x = self.output(self.encoder(input_ids, attention_mask, token_type_ids))  # [B, S, 2]
         return x[:, :, 0], x[:, :, 1]
+
+
+class LanguageModel(nn.Module):
+    """Scores the next token; a ``tied`` head is the embedding table. ``decoder`` is a Gpt or a Llama."""
+
+    def __init__(self, decoder: Gpt | Llama, *, tied: bool = True) -> None:
+        super().__init__()
+        c = decoder.config
+        self.decoder = decoder
+        self.head = None if tied else nn.Linear(c.hidden_size, c.vocab_size, bias=False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Two times int64 [B, S] -> logits [B, S, V]"""
+        return self._score(self.decoder(input_ids, attention_mask))
+
+    def step(self, input_ids: Tensor, attention_mask: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        """New tokens int64 [B, S], mask int64 [B, P + S] -> logits [B, S, V] and the cache after them
+
+        ``past`` is the cache before them: keys and values [B, KV, P, D] of each layer in turn. P may be 0.
+        """
+        cache = Cache(past)
+        hidden = self.decoder(input_ids, attention_mask, cache)
+        return self._score(hidden), *cache.present
+
+    def _score(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.decoder.token.weight if self.head is None else self.head.weight)
 
 
 class DecoderClassifier(nn.Module):

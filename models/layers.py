@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onnxsmith.errors import BadInput
-from onnxsmith.models.positions import rotate
+from onnxsmith.models.cache import Cache, KeysValues
+from onnxsmith.models.positions import rotate, token_positions
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -38,13 +39,19 @@ def padding_mask(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
     return blocked * torch.finfo(dtype).min
 
 
-def causal_mask(attention_mask: Tensor, dtype: torch.dtype, window: int | None = None) -> Tensor:
-    """Hides padding, later tokens, and those ``window`` or more before: [B, T] of 1 and 0 -> additive [B, 1, T, T]."""
-    places = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-    behind = places[:, None] - places[None, :]  # [T, T]
-    seen = behind >= 0 if window is None else (behind >= 0) & (behind < window)
+def causal_mask(attention_mask: Tensor, queries: int, dtype: torch.dtype, window: int | None = None) -> Tensor:
+    """Hides padding, later tokens, and those ``window`` or more before: [B, T] of 1 and 0 -> additive [B, 1, S, T].
+
+    The S ``queries`` are the last of the T places.
+    """
+    steps = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    seen = (steps[None, :] <= steps[-queries:, None]).to(dtype)  # [S, T]
+    if window is not None:
+        places = token_positions(attention_mask)  # not steps: padding may stand between a prompt and what follows it
+        behind = places[:, -queries:, None] - places[:, None, :]  # [B, S, T]
+        seen = seen * (behind < window)[:, None].to(dtype)  # [B, 1, S, T]
     # One product of all conditions, not a sum of masks: that would be -inf where two forbid.
-    return (1.0 - seen.to(dtype) * attention_mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
+    return (1.0 - seen * attention_mask[:, None, None, :].to(dtype)) * torch.finfo(dtype).min
 
 
 class Attention(nn.Module):
@@ -84,20 +91,30 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         mask: Tensor | None = None,
-        memory: Tensor | None = None,
         rotary: tuple[Tensor, Tensor] | None = None,
+        *,
+        memory: KeysValues | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
-        """x [B, S, E], mask additive [B|1, H|1, S|1, T], memory [B, T, E], tables of ``Rotary`` -> [B, S, E]"""
-        source = x if memory is None else memory
+        """x [B, S, E], mask additive [B|1, H|1, S|1, T], tables of ``Rotary`` -> [B, S, E]
+
+        ``memory`` is what ``keys_values`` makes of another text, ``cache`` has the tokens before ``x``.
+        """
         q = self._split(self.query(x), self.heads)  # [B, H, S, D]
-        k = self._split(self.key(source), self.kv_heads)  # [B, KV, T, D]
-        v = self._split(self.value(source), self.kv_heads)  # [B, KV, T, D]
-        if rotary is not None:
-            q, k = rotate(q, rotary), rotate(k, rotary)
+        q = q if rotary is None else rotate(q, rotary)
+        k, v = self.keys_values(x, rotary) if memory is None else memory  # [B, KV, T, D]
+        if cache is not None:
+            k, v = cache.extend(k, v)
         k, v = self._share(k), self._share(v)  # [B, H, T, D]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)  # [B, H, S, D]
         merged = mixed.transpose(1, 2).flatten(2)  # [B, S, H*D]
         return self.output(merged)  # type: ignore[no-any-return]
+
+    def keys_values(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None = None) -> KeysValues:
+        """[B, T, E] -> keys and values [B, KV, T, D]"""
+        k = self._split(self.key(x), self.kv_heads)
+        v = self._split(self.value(x), self.kv_heads)
+        return (k if rotary is None else rotate(k, rotary)), v
 
     def _split(self, x: Tensor, heads: int) -> Tensor:
         return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)  # [B, S, H*D] -> [B, H, S, D]

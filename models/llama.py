@@ -2,7 +2,7 @@
 
 Touvron et al. 2023, arXiv:2307.09288 (Llama 2); Llama Team 2024, arXiv:2407.21783 (Llama 3). By config it is Mistral
 (a window; Jiang et al. 2023, arXiv:2310.06825), Qwen2 (query, key and value biases; arXiv:2407.10671) and SmolLM2
-(arXiv:2502.02737). Shapes: B batch, S sequence, E hidden size, V vocabulary.
+(arXiv:2502.02737). Shapes: B batch, S sequence, P tokens before it, E hidden size.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from onnxsmith.models.blocks import Layer
+from onnxsmith.models.cache import Cache
 from onnxsmith.models.config import Activation
 from onnxsmith.models.layers import Attention, GatedFeedForward, causal_mask
+from onnxsmith.models.parts import CacheShape
 from onnxsmith.models.positions import Rotary, token_positions
 
 
@@ -50,28 +52,10 @@ class LlamaConfig:
         """Features of one head."""
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
-
-class LlamaLayer(nn.Module):
-    """Attention and feed-forward, each on normalised input and added to it (pre-norm)."""
-
-    def __init__(self, c: LlamaConfig) -> None:
-        super().__init__()
-        self.attention_norm = nn.RMSNorm(c.hidden_size, c.rms_norm_eps)
-        self.attention = Attention(
-            c.hidden_size,
-            c.num_attention_heads,
-            c.qkv_bias,
-            kv_heads=c.num_key_value_heads,
-            head_size=c.head_dim,
-            output_bias=c.output_bias,
-        )
-        self.feed_forward_norm = nn.RMSNorm(c.hidden_size, c.rms_norm_eps)
-        self.feed_forward = GatedFeedForward(c.hidden_size, c.intermediate_size, c.hidden_act, c.mlp_bias)
-
-    def forward(self, x: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """x [B, S, E], mask [B, 1, S, S] -> [B, S, E]"""
-        x = x + self.attention(self.attention_norm(x), mask, rotary=rotary)
-        return x + self.feed_forward(self.feed_forward_norm(x))  # type: ignore[no-any-return]
+    @property
+    def cache(self) -> CacheShape:
+        """What a text's keys and values take."""
+        return CacheShape(self.num_hidden_layers, self.num_key_value_heads or self.num_attention_heads, self.head_size)
 
 
 class Llama(nn.Module):
@@ -81,30 +65,34 @@ class Llama(nn.Module):
         super().__init__()
         self.config = c
         self.token = nn.Embedding(c.vocab_size, c.hidden_size)
-        self.layers = nn.ModuleList(LlamaLayer(c) for _ in range(c.num_hidden_layers))
-        self.norm = nn.RMSNorm(c.hidden_size, c.rms_norm_eps)
+        self.layers = nn.ModuleList(_layer(c) for _ in range(c.num_hidden_layers))
+        self.norm = _norm(c)
         self.rotary = Rotary(c.head_size, c.rope_theta, c.max_position_embeddings, c.rope_scaling)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Two times int64 [B, S] -> last hidden state [B, S, E]"""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, cache: Cache | None = None) -> Tensor:
+        """int64 ids [B, S] and mask [B, P + S], P tokens in the cache -> last hidden state [B, S, E]"""
+        length = input_ids.shape[1]
         x = self.token(input_ids)  # [B, S, E]
-        mask = causal_mask(attention_mask, x.dtype, self.config.window)  # [B, 1, S, S]
-        rotary = self.rotary.tables(token_positions(attention_mask))
+        mask = causal_mask(attention_mask, length, x.dtype, self.config.window)  # [B, 1, S, P + S]
+        places = token_positions(attention_mask)  # [B, P + S]
+        rotary = self.rotary.tables(places[:, -length:])
         for layer in self.layers:
-            x = layer(x, mask, rotary)
+            x = layer(x, mask, rotary, cache)
         return self.norm(x)  # type: ignore[no-any-return]
 
 
-class LlamaLM(nn.Module):
-    """Scores the next token; a tied head is the embedding table."""
+def _layer(c: LlamaConfig) -> Layer:
+    attention = Attention(
+        c.hidden_size,
+        c.num_attention_heads,
+        c.qkv_bias,
+        kv_heads=c.num_key_value_heads,
+        head_size=c.head_dim,
+        output_bias=c.output_bias,
+    )
+    feed_forward = GatedFeedForward(c.hidden_size, c.intermediate_size, c.hidden_act, c.mlp_bias)
+    return Layer(attention, feed_forward, lambda: _norm(c), pre_norm=True)
 
-    def __init__(self, decoder: Llama) -> None:
-        super().__init__()
-        c = decoder.config
-        self.decoder = decoder
-        self.head = None if c.tie_word_embeddings else nn.Linear(c.hidden_size, c.vocab_size, bias=False)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Two times int64 [B, S] -> logits [B, S, V]"""
-        weight = self.decoder.token.weight if self.head is None else self.head.weight
-        return F.linear(self.decoder(input_ids, attention_mask), weight)
+def _norm(c: LlamaConfig) -> nn.RMSNorm:
+    return nn.RMSNorm(c.hidden_size, c.rms_norm_eps)

@@ -13,10 +13,12 @@ from onnxsmith.errors import BadInput
 from onnxsmith.models.bart import BartConfig, BartGenerator
 from onnxsmith.models.bert import Bert, BertConfig, SentenceEmbedder
 from onnxsmith.models.checkpoint import Checkpoint
-from onnxsmith.models.gpt import Gpt, GptConfig, GptLM
-from onnxsmith.models.llama import Llama, LlamaConfig, LlamaLM
+from onnxsmith.models.gpt import Gpt, GptConfig
+from onnxsmith.models.heads import LanguageModel
+from onnxsmith.models.llama import Llama, LlamaConfig
+from onnxsmith.models.parts import language_tasks, seq2seq_tasks
 from onnxsmith.models.t5 import T5, T5Config
-from onnxsmith.models.task import ExportTask, decoder_task, encoder_task, pooled, seq2seq_task
+from onnxsmith.models.task import ExportTask, encoder_task, pooled
 from onnxsmith.models.transformer import Transformer, TransformerConfig
 
 _BERT = {
@@ -124,7 +126,8 @@ _MARIAN = {
     "max_position_embeddings": 512,
     "activation_function": "swish",
     "scale_embedding": True,
-    "learned_positions": False,
+    "positions": "sinusoidal",
+    "interleaved": False,
     "embedding_norm": False,
 }
 _BART = {
@@ -156,46 +159,55 @@ _T5 = {
 CONFIGS: dict[str, Any] = {**_BERT, **_GPT, **_LLAMA, **_TRANSFORMER, **_BART, **_T5}
 
 
-def _embedder(c: BertConfig) -> tuple[nn.Module, ExportTask]:
-    return SentenceEmbedder(Bert(c)), pooled(encoder_task(c.hidden_size, c.length))
+_Model = tuple[nn.Module, tuple[ExportTask, ...]]
 
 
-def _gpt_lm(c: GptConfig) -> tuple[nn.Module, ExportTask]:
-    return GptLM(Gpt(c)), decoder_task("causal-lm", c.vocab_size, c.max_position_embeddings)
+def _embedder(c: BertConfig) -> _Model:
+    return SentenceEmbedder(Bert(c)), (pooled(encoder_task(c.hidden_size, c.length)),)
 
 
-def _llama_lm(c: LlamaConfig) -> tuple[nn.Module, ExportTask]:
-    return LlamaLM(Llama(c)), decoder_task("causal-lm", c.vocab_size, c.max_position_embeddings)
+def _language_model(decoder: Gpt | Llama, *, tied: bool = True) -> _Model:
+    c = decoder.config
+    return LanguageModel(decoder, tied=tied), language_tasks(c.vocab_size, c.max_position_embeddings, c.cache)
 
 
-_BUILDERS: dict[type, Callable[[Any], tuple[nn.Module, ExportTask]]] = {
+_BUILDERS: dict[type, Callable[[Any], _Model]] = {
     BertConfig: _embedder,
-    GptConfig: _gpt_lm,
-    LlamaConfig: _llama_lm,
-    TransformerConfig: lambda c: (Transformer(c), seq2seq_task(c.vocab_size)),
-    BartConfig: lambda c: (BartGenerator(c), seq2seq_task(c.vocab_size, c.max_position_embeddings)),
-    T5Config: lambda c: (T5(c), seq2seq_task(c.vocab_size)),
+    GptConfig: lambda c: _language_model(Gpt(c)),
+    LlamaConfig: lambda c: _language_model(Llama(c), tied=c.tie_word_embeddings),
+    TransformerConfig: lambda c: (Transformer(c), seq2seq_tasks(c.vocab_size, c.d_model, c.cache)),
+    BartConfig: lambda c: (
+        BartGenerator(c),
+        seq2seq_tasks(c.vocab_size, c.d_model, c.cache, c.max_position_embeddings),
+    ),
+    T5Config: lambda c: (T5(c), seq2seq_tasks(c.vocab_size, c.d_model, c.cache)),
 }
 
 
-def build(name: str, seed: int = 0) -> Checkpoint:
-    """A model of that size with seeded random weights: a sentence embedder, or a language model.
+def build(name: str, seed: int = 0, *, structure: bool = False) -> Checkpoint:
+    """A model of that size: a sentence embedder, or a language model.
 
+    It has seeded random weights, or for a ``structure`` none: then it is on the meta device.
     Raises BadInput for an unknown name, and for weights that this machine's memory cannot hold.
     """
+    module, tasks = sketch(name) if structure else _with_random_weights(name, seed)
+    limit = tasks[0].bounds.get("sequence")
+    return Checkpoint(module.eval(), tasks[0], vars(CONFIGS[name]), max_length=limit, parts=tasks[1:])
+
+
+def _with_random_weights(name: str, seed: int) -> _Model:
     size, memory = 4 * sum(p.numel() for p in sketch(name)[0].parameters()), _memory()
     if memory is not None and size > memory:
         needs = f"{size / 1e9:.0f} GB for its weights, and this machine has {memory / 1e9:.0f} GB"
-        raise BadInput(f"{name!r} needs {needs}; choose a smaller config")
+        raise BadInput(f"{name!r} needs {needs}; choose a smaller config, or export its structure alone")
     config = CONFIGS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module, task = _BUILDERS[type(config)](config)
-    return Checkpoint(module.eval(), task, vars(config), max_length=task.bounds.get("sequence"))
+        return _BUILDERS[type(config)](config)
 
 
-def sketch(name: str) -> tuple[nn.Module, ExportTask]:
-    """The model on the meta device, without weights, and its task. Raises BadInput for an unknown name."""
+def sketch(name: str) -> _Model:
+    """The model on the meta device, without weights, and its tasks. Raises BadInput for an unknown name."""
     if name not in CONFIGS:
         raise BadInput(f"no model {name!r}; configs are {', '.join(CONFIGS)}, or give package.module:factory")
     config = CONFIGS[name]

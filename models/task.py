@@ -28,12 +28,17 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ExportTask:
-    """``bounds`` gives the largest size of a named dimension, as in ``{"sequence": 512}``."""
+    """``method`` of the module is what runs.
+
+    A dimension may be the sum of others, as in "past_sequence + sequence". ``bounds`` gives the largest size of a named
+    dimension, as in ``{"sequence": 512}``.
+    """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     bounds: Mapping[str, int] = field(default_factory=dict)
+    method: str = "forward"
 
 
 def token_inputs(*extra: str, dims: tuple[str, ...] = ("batch", "sequence")) -> tuple[TensorSpec, ...]:
@@ -60,12 +65,3 @@ def pooled(task: ExportTask) -> ExportTask:
     (hidden,) = task.outputs
     embedding = TensorSpec("sentence_embedding", hidden.dtype, ("batch", hidden.dims[-1]))
     return replace(task, name="embed", outputs=(hidden, embedding))
-
-
-def seq2seq_task(vocab_size: int, positions: int | None = None) -> ExportTask:
-    """An encoder-decoder: source and target ids to logits [B, T, vocab_size], T the target's length."""
-    target = ("batch", "decoder_sequence")
-    decoder = tuple(TensorSpec(f"decoder_{spec.name}", spec.dtype, target) for spec in token_inputs())
-    logits = TensorSpec("logits", "float32", (*target, vocab_size))
-    bounds = dict.fromkeys(("sequence", "decoder_sequence"), positions) if positions else {}
-    return ExportTask("seq2seq", (*token_inputs(), *decoder), (logits,), bounds)

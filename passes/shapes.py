@@ -69,6 +69,19 @@ def product(sizes: Sequence[Size]) -> Size:
     return math.prod(sizes, start=ONE)
 
 
+def total(sizes: Sequence[Size]) -> Size:
+    """The sum; that of named dimensions is a name of its own, unknown ("?") where a part of it is."""
+    number = sum(s.factor for s in sizes if s.known is not None)
+    named = [s for s in sizes if s.known is None]
+    if not named:
+        return Size(number)
+    if len(named) == 1 and not number:
+        return named[0]
+    unknown = any(name.startswith("?") for s in named for name in s.names)
+    text = " + ".join([*map(str, named), *([str(number)] if number else [])])
+    return Size(1, (f"?{text}" if unknown else text,))
+
+
 def sizes(v: ir.Value | None) -> list[Size] | None:
     """The dimensions of a value. An unknown one gets a name that nothing else has; None if the rank is unknown."""
     found = dims(v)
@@ -132,12 +145,60 @@ def _mul(node: ir.Node) -> list[Size] | None:
     return [x * y for x, y in zip(a * (length // len(a)), b * (length // len(b)), strict=True)]
 
 
+def _neg(node: ir.Node) -> list[Size] | None:
+    found = evaluate(node.inputs[0])
+    return None if found is None else [Size(-1) * x for x in found]
+
+
 def _div(node: ir.Node) -> list[Size] | None:
     a, b = (evaluate(v) for v in node.inputs)
     if a is None or b is None or len(a) != 1 or len(b) != 1:
         return None
+    if a[0].known is not None and b[0].known:
+        return [Size(int(a[0].factor / b[0].factor))]  # integers are cut towards zero
     quotient = a[0] // b[0]
     return None if quotient is None else [quotient]
+
+
+def _add(node: ir.Node) -> list[Size] | None:
+    a, b = (evaluate(v) for v in node.inputs)
+    if a is None or b is None or len(a) != 1 or len(b) != 1:
+        return None
+    return [total([a[0], b[0]])]
+
+
+def _constant_of_shape(node: ir.Node) -> list[Size] | None:
+    length, value = _ints(node.inputs[0]), node.attributes.get("value")
+    if length is None or len(length) != 1 or length[0] > _SMALL:
+        return None
+    return [Size(0 if value is None else int(value.as_tensor().numpy().item()))] * length[0]
+
+
+def _where(node: ir.Node) -> list[Size] | None:
+    """Exporters write ``Where(Equal(shape, -1), ones, shape)`` before an Expand."""
+    chosen, yes, no = _equal(node.inputs[0]), evaluate(node.inputs[1]), evaluate(node.inputs[2])
+    if chosen is None or yes is None or no is None or not len(chosen) == len(yes) == len(no):
+        return None
+    return [a if c else b for c, a, b in zip(chosen, yes, no, strict=True)]
+
+
+def _equal(v: ir.Value | None) -> list[bool] | None:
+    """What an Equal of two shapes gives, where that can be told: a named dimension is never negative."""
+    node = v.producer() if v is not None else None
+    if node is None or node.op_type != "Equal" or node.domain:
+        return None
+    a, b = (evaluate(i) for i in node.inputs)
+    if a is None or b is None or len(a) != len(b):
+        return None
+    pairs = list(zip(a, b, strict=True))
+    told = all(
+        x == y or (x.known is not None and y.known is not None) or _negative(x) or _negative(y) for x, y in pairs
+    )
+    return [x == y for x, y in pairs] if told else None
+
+
+def _negative(size: Size) -> bool:
+    return size.known is not None and size.known < 0
 
 
 def _reduce_prod(node: ir.Node) -> list[Size] | None:
@@ -151,7 +212,11 @@ _EVALUATORS = {
     "Gather": _gather,
     "Slice": _slice,
     "Mul": _mul,
+    "Neg": _neg,
     "Div": _div,
+    "Add": _add,
+    "Where": _where,
+    "ConstantOfShape": _constant_of_shape,
     "ReduceProd": _reduce_prod,
     **dict.fromkeys(("Cast", "Identity", "Squeeze", "Unsqueeze", "Reshape"), _same),
 }

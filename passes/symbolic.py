@@ -12,13 +12,33 @@ from collections.abc import Callable
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from onnxsmith.passes.engine.absent import set_aside
 from onnxsmith.passes.engine.values import attribute, dims
-from onnxsmith.passes.shapes import ONE, Size, evaluate, reshaped, sizes
+from onnxsmith.passes.shapes import ONE, Size, evaluate, product, reshaped, sizes, total
 
 Sizes = list[Size] | None
+_WHOLE = 2**31 - 1  # an end that stands for the end of the axis
 _SAME = frozenset(
     {"Softmax", "LayerNormalization", "RMSNormalization", "Cast", "Identity", "Erf", "Tanh", "Sigmoid", "Sqrt", "Relu"}
-) | frozenset({"Gelu", "Neg", "Not", "IsNaN", "Clip", "Exp", "Log", "Reciprocal", "Abs", "Dropout", "Trilu", "CumSum"})
+) | frozenset(
+    {
+        "Gelu",
+        "Neg",
+        "Not",
+        "IsNaN",
+        "Clip",
+        "Exp",
+        "Log",
+        "Reciprocal",
+        "Abs",
+        "Dropout",
+        "Trilu",
+        "CumSum",
+        "Cos",
+        "Sin",
+        "Softplus",
+    }
+)
 _BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Where", "And", "Or", "Equal", "Less", "Greater", "Max"}) | (
     frozenset({"Min", "LessOrEqual", "GreaterOrEqual"})
 )
@@ -27,9 +47,11 @@ _BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Where", "And", "Or",
 def infer(model: ir.Model) -> None:
     """Shape inference in place: ONNX's own, then this module's, then ONNX's for what follows from it."""
     inference = common.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)
-    inference(model)
-    if sum(propagate(graph) for graph in model.graphs()):
+    with set_aside(model):
         inference(model)
+    if sum(propagate(graph) for graph in model.graphs()):
+        with set_aside(model):
+            inference(model)
 
 
 def propagate(graph: ir.Graph) -> bool:
@@ -128,6 +150,13 @@ def _expand(node: ir.Node) -> Sizes:
     return [_meet(list(column)) for column in zip(*padded, strict=True)]
 
 
+def _tile(node: ir.Node) -> Sizes:
+    found, repeats = _first(node), evaluate(node.inputs[1])
+    if found is None or repeats is None or len(found) != len(repeats):
+        return None
+    return [size * times for size, times in zip(found, repeats, strict=True)]
+
+
 def _range(node: ir.Node) -> Sizes:
     start, limit, step = (evaluate(v) for v in node.inputs)
     return limit if start == [Size(0)] and step == [ONE] else None
@@ -169,6 +198,60 @@ def _split(node: ir.Node) -> list[Sizes]:
     return [None if size is None else found[:axis] + [size] + found[axis + 1 :] for size in lengths]
 
 
+def _concat(node: ir.Node) -> Sizes:
+    shapes = [sizes(v) for v in node.inputs]
+    first = shapes[0]
+    if first is None or any(s is None or len(s) != len(first) for s in shapes):
+        return None
+    axis = attribute(node, "axis") % len(first)
+    columns = [list(column) for column in zip(*(s for s in shapes if s is not None), strict=True)]
+    return [total(column) if i == axis else _agreed(column) for i, column in enumerate(columns)]
+
+
+def _agreed(column: list[Size]) -> Size:
+    """Of sizes that the operator requires to be equal, one that is known."""
+    known = [s for s in column if not any(_unnamed(name) or name.startswith("?") for name in s.names)]
+    return min(known or column, key=lambda s: len(s.names))
+
+
+def _slice(node: ir.Node) -> Sizes:
+    found = _first(node)
+    bounds = [evaluate(v) for v in node.inputs[1:]]
+    if found is None or len(node.inputs) < 4 or any(b is None for b in bounds):
+        return None
+    starts, ends, axes, *steps = [b for b in bounds if b is not None]
+    found = list(found)
+    for start, end, axis, step in zip(starts, ends, axes, steps[0] if steps else [ONE] * len(axes), strict=True):
+        if axis.known is None:
+            return None
+        i = axis.factor % len(found)
+        found[i] = _sliced(found[i], start, end, step) or Size(1, (f"?{node.name}.{i}",))
+    return found
+
+
+def _sliced(size: Size, start: Size, end: Size, step: Size) -> Size | None:
+    """The length of a slice. One that is asked for by name is taken to fit: a table as long as the positions need."""
+    if size.known is not None and all(s.known is not None for s in (start, end, step)):
+        return Size(len(range(*slice(start.factor, end.factor, step.factor).indices(size.factor))))
+    if step == ONE and start.names and start.factor < 0 and (end.known or 0) >= _WHOLE:
+        return Size(-1) * start  # the last so many, as in places[:, -length:]
+    if start != Size(0) or step != ONE:
+        return None
+    return size if end == size or (end.known or 0) >= _WHOLE else (end if end.known is None else None)
+
+
+def _constant_of_shape(node: ir.Node) -> Sizes:
+    return evaluate(node.inputs[0])
+
+
+def _flatten(node: ir.Node) -> Sizes:
+    found = _first(node)
+    if found is None:
+        return None
+    axis = attribute(node, "axis") % (len(found) + 1)
+    return [product(found[:axis]), product(found[axis:])]
+
+
 def _attention(node: ir.Node) -> Sizes:
     q, v = sizes(node.inputs[0]), sizes(node.inputs[2])
     if q is None or v is None:
@@ -198,7 +281,13 @@ _RULES: dict[str, Callable[[ir.Node], Sizes]] = {
     "Range": _range,
     "Attention": _attention,
     "Gather": _gather,
+    "Concat": _concat,
+    "Slice": _slice,
+    "Flatten": _flatten,
+    "ConstantOfShape": _constant_of_shape,
     "Expand": _expand,
+    "Tile": _tile,
+    "GatherElements": lambda node: sizes(node.inputs[1]),
     "Reshape": reshaped,
     "Unsqueeze": _unsqueeze,
     "Squeeze": _squeeze,

@@ -13,8 +13,10 @@ from onnxsmith.errors import BadInput
 MANIFEST = "onnxsmith.json"
 MODEL = "model.onnx"
 FORMAT = 1
+ABSENT = "absent"  # of the manifest's "weights", where the model is a structure without them
+SIDECARS = ("tokenizer", "chat_template")  # the manifest's keys that name a file beside it
 
-_TYPES = {"inputs": list, "outputs": list, "bounds": dict, "session": dict}
+_TYPES = {"inputs": list, "outputs": list, "bounds": dict, "session": dict, "special_tokens": dict}
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class Artifact:
     model: Path
     manifest: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+
+    @property
+    def is_structure(self) -> bool:
+        """Whether the manifest says that the weights are absent."""
+        return self.manifest.get("weights") == ABSENT
 
     def sidecar(self, key: str) -> Path | None:
         """The file that the manifest names under ``key`` (such as "tokenizer"); None when it names none.
@@ -40,6 +47,11 @@ class Artifact:
         if not path.is_file():
             raise BadInput(f"{path}: the {key} that {MANIFEST} names is missing; export the model again")
         return path
+
+    def sidecars(self) -> dict[str, bytes]:
+        """The contents of every sidecar by file name. Raises BadInput as ``sidecar`` does."""
+        paths = (self.sidecar(key) for key in SIDECARS)
+        return {path.name: path.read_bytes() for path in paths if path is not None}
 
 
 def open_artifact(path: str | Path) -> Artifact:
@@ -81,4 +93,7 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
     for key, expected in _TYPES.items():
         if not isinstance(manifest.get(key, expected()), expected):
             raise BadInput(f"{path}: {key!r} must be a JSON {expected.__name__}; write the artifact again")
+    counts = {"vocab_size": manifest.get("vocab_size") or 0, **manifest.get("special_tokens", {})}
+    if wrong := [key for key, value in counts.items() if type(value) is not int or value < 0]:
+        raise BadInput(f"{path}: {wrong[0]!r} must be a whole number; write the artifact again")
     return manifest

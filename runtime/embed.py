@@ -22,7 +22,7 @@ def embed_texts(
     *,
     inputs: Collection[str],
     output: str,
-    padding: Padding = "right",
+    padding: Padding | None = None,
     batch_size: int = 32,
 ) -> NDArray[np.float32]:
     """Embed texts in batches of similar length, which keeps padding small.
@@ -33,7 +33,7 @@ def embed_texts(
         encoder: The model's tokenizer.
         inputs: The names that ``run`` wants, out of those that ``TextEncoder.pad`` makes.
         output: Name of the output [B, D].
-        padding: Side of the padding; a sound model gives the same embeddings for either.
+        padding: Side of the padding, the encoder's own when None; a sound model gives the same for either.
         batch_size: Texts per run.
 
     Returns:

@@ -55,6 +55,16 @@ def check_feeds(feeds: Feeds, inputs: Sequence[TensorInfo], bounds: Mapping[str,
     return arrays
 
 
+def check_ids(arrays: Feeds, vocab_size: int | None) -> None:
+    """Token ids lie in the vocabulary, where its size is known. Raises BadInput that names the first that does not."""
+    for name in ("input_ids", "decoder_input_ids"):
+        array = arrays.get(name)
+        if array is None or vocab_size is None:
+            continue
+        if (outside := array[(array < 0) | (array >= vocab_size)]).size:
+            raise BadInput(f"input {name}: expected token ids from 0 to {vocab_size - 1}, found {outside[0]}")
+
+
 def _listed(infos: Sequence[TensorInfo]) -> str:
     return ", ".join(map(str, infos)) or "no inputs"
 

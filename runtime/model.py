@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxsmith.errors import BadInput
 from onnxsmith.runtime.artifact import Artifact, open_artifact
 from onnxsmith.runtime.embed import RunFeeds, embed_texts
-from onnxsmith.runtime.feeds import Feeds, TensorInfo, check_feeds
+from onnxsmith.runtime.feeds import Feeds, TensorInfo, check_feeds, check_ids
 from onnxsmith.runtime.options import recorded_config
 from onnxsmith.runtime.session import Provider, one_line, open_session
 from onnxsmith.runtime.tokenize import Padding, TextEncoder
@@ -36,13 +36,21 @@ class LoadedModel:
         """The artifact's onnxsmith.json; empty for a plain .onnx file."""
         return self.artifact.manifest
 
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """Ids by role: "bos", "eos", "pad", "unk", "cls", "sep", "mask", those that the model has."""
+        tokens: Mapping[str, int] = self.manifest.get("special_tokens", {})
+        return tokens
+
     def run(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
         """Run on arrays by input name; gives arrays by output name.
 
         Raises:
-            BadInput: An input is missing, unknown, of the wrong dtype or shape, or ONNX Runtime fails on it.
+            BadInput: An input is missing, unknown, of the wrong dtype or shape, or has an id beyond the vocabulary; or
+                ONNX Runtime fails on it.
         """
         arrays = check_feeds(feeds, self.inputs, self.manifest.get("bounds", {}))
+        check_ids(arrays, self.manifest.get("vocab_size"))
         names = [info.name for info in self.outputs]
         try:
             return dict(zip(names, self.session.run(names, arrays), strict=True))
@@ -53,7 +61,7 @@ class LoadedModel:
         self,
         texts: Sequence[str],
         *,
-        padding: Padding = "right",
+        padding: Padding | None = None,
         batch_size: int = 32,
         run: RunFeeds | None = None,
     ) -> NDArray[np.float32]:
@@ -61,7 +69,7 @@ class LoadedModel:
 
         Args:
             texts: At least one text; longer ones are cut at the model's largest length.
-            padding: Side on which shorter texts of a batch are filled up.
+            padding: Side on which shorter texts of a batch are filled up; the model's own when None.
             batch_size: Texts per run.
             run: Another implementation to run on the same feeds, such as PyTorch; this model when None.
 
@@ -78,6 +86,20 @@ class LoadedModel:
             batch_size=batch_size,
         )
 
+    def prompt(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
+        """The text that the model's chat template makes of messages; see ``onnxsmith.runtime.chat.render``.
+
+        The template writes the special tokens itself: encode the prompt without adding any.
+        """
+        from onnxsmith.runtime import chat
+
+        template = self.artifact.sidecar("chat_template")
+        if template is None:
+            raise BadInput(f"{self.artifact.model}: no chat template beside this model; give it a plain text")
+        tokens = {role: self._encoder.text_of(id) for role, id in self.special_tokens.items()}
+        text = template.read_text(encoding="utf-8", errors="replace")
+        return chat.render(text, messages, special_tokens=tokens, add_generation_prompt=add_generation_prompt)
+
     @cached_property
     def _encoder(self) -> TextEncoder:
         tokenizer = self.artifact.sidecar("tokenizer")
@@ -85,7 +107,8 @@ class LoadedModel:
             raise BadInput(f"{self.artifact.model}: no tokenizer beside this model; run it on arrays instead")
         bounds = self.manifest.get("bounds", {})
         limits = [n for n in (self.manifest.get("max_length"), bounds.get("sequence")) if n is not None]
-        return TextEncoder(tokenizer, min(limits, default=None))
+        pad_id, padding = self.special_tokens.get("pad", 0), self.manifest.get("padding_side", "right")
+        return TextEncoder(tokenizer, min(limits, default=None), pad_id=pad_id, padding=padding)
 
     @cached_property
     def _embedding(self) -> TensorInfo:
@@ -118,6 +141,8 @@ def load(
         BadInput: There is no usable model at the path, or it does not run on the provider.
     """
     artifact = open_artifact(path)
+    if artifact.is_structure:
+        raise BadInput(f"{path} is a structure, its weights are absent, so it cannot run; export it with its weights")
     recorded = recorded_config(artifact)
     session = open_session(artifact.model, provider=provider, threads=threads, config={**recorded, **(config or {})})
     inputs = tuple(_declared(TensorInfo.from_ort(arg), artifact) for arg in session.get_inputs())

@@ -53,7 +53,7 @@ def error_ratio(
     finite = bool(np.all(np.isfinite(candidate) | ~np.isfinite(baseline)))
     if rows is not None:
         candidate, baseline, reference = (counted(x, rows) for x in (candidate, baseline, reference))
-    usable = np.isfinite(reference)
+    usable = np.isfinite(reference) & np.isfinite(baseline)
     if not usable.any():
         return ErrorRatio(0.0, 0.0, 0.0, finite)
     truth = reference[usable].astype(np.float64)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from onnxsmith.errors import BadInput, BadUsage
 
 Padding = Literal["right", "left"]
+Text: TypeAlias = str | tuple[str, str]  # a text, or a pair that the tokenizer joins
 
 
 @dataclass(frozen=True)
@@ -25,32 +26,49 @@ class Tokens:
 
 
 class TextEncoder:
-    """A ``tokenizer.json`` with its own padding switched off and truncation to ``max_length`` tokens."""
+    """A ``tokenizer.json`` with its own padding switched off and truncation to ``max_length`` tokens.
 
-    def __init__(self, path: Path, max_length: int | None = None) -> None:
+    Where the model has no padding token any valid id serves, because the attention mask hides it.
+    """
+
+    def __init__(
+        self, path: Path, max_length: int | None = None, *, pad_id: int = 0, padding: Padding = "right"
+    ) -> None:
         """Load a tokenizer. Raises BadInput when the file is no tokenizer of the tokenizers library."""
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises plain Exception
             raise BadInput(f"{path}: not a tokenizer.json ({error}); export the model again") from error
-        self._pad_id = self._find_pad_id()
+        self._pad_id, self._padding = pad_id, padding
         self._tokenizer.no_padding()
         if max_length is not None:
             self._tokenizer.enable_truncation(max_length)
 
-    def encode(self, texts: Sequence[str]) -> list[Tokens]:
-        """Token ids of every text. Raises BadInput for what is no text, or has no token at all."""
+    def encode(self, texts: Sequence[Text], *, add_special_tokens: bool = True) -> list[Tokens]:
+        """Token ids of every text or pair; a prompt has its special tokens already, and needs none added.
+
+        Raises BadInput for what is neither text nor pair, or has no token at all.
+        """
         for index, text in enumerate(texts):
-            if not isinstance(text, str):
+            if not (_is_pair(text) or isinstance(text, str)):
                 raise BadInput(f"text {index}: expected a string, found {type(text).__name__}")
-        tokens = [Tokens(e.ids, e.type_ids) for e in self._tokenizer.encode_batch(list(texts))]
+        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
+        tokens = [Tokens(e.ids, e.type_ids) for e in found]
         for index, one in enumerate(tokens):
             if not one.ids:
                 raise BadInput(f"text {index}: the tokenizer finds no token in {texts[index]!r}; leave it out")
         return tokens
 
-    def pad(self, tokens: Sequence[Tokens], padding: Padding = "right") -> dict[str, NDArray[np.int64]]:
+    def text_of(self, id: int) -> str:
+        """The token of an id. Raises BadInput when there is none."""
+        token: str | None = self._tokenizer.id_to_token(id)
+        if token is None:
+            raise BadInput(f"the tokenizer has no token {id}; export the model again")
+        return token
+
+    def pad(self, tokens: Sequence[Tokens], padding: Padding | None = None) -> dict[str, NDArray[np.int64]]:
         """The inputs that text gives, by their usual names: int64 [B, S], S the longest of ``tokens``."""
+        padding = padding or self._padding
         if padding not in ("right", "left"):
             raise BadUsage(f"unknown padding {padding!r}; expected right or left")
         shape = (len(tokens), max(len(one.ids) for one in tokens))
@@ -62,8 +80,6 @@ class TextEncoder:
         positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "position_ids": positions}
 
-    def _find_pad_id(self) -> int:
-        """The padding token; where there is none any valid id serves, because the attention mask hides it."""
-        padding: Mapping[str, int] = self._tokenizer.padding or {}
-        named = (self._tokenizer.token_to_id(token) for token in ("[PAD]", "<pad>"))
-        return padding.get("pad_id", next((i for i in named if i is not None), 0))
+
+def _is_pair(text: object) -> bool:
+    return isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,6 @@ POINTS: tuple[tuple[Any, str], ...] = (
     (os, "rename"),
     (os, "replace"),
     (os, "fsync"),
-    (shutil, "copyfile"),
     (tempfile, "mkdtemp"),
     (Path, "mkdir"),
     (Path, "write_bytes"),

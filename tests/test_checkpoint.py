@@ -181,7 +181,8 @@ class TestSentenceTransformers:
         found = load_checkpoint(write_checkpoint(tmp_path / "c"))
         assert found.task.name == "features"
         assert [spec.name for spec in found.task.outputs] == ["last_hidden_state"]
-        assert (found.tokenizer, found.max_length) == (tmp_path / "c" / "tokenizer.json", 64)
+        assert found.text is not None and found.max_length == 64
+        assert found.text.tokenizer == (tmp_path / "c" / "tokenizer.json").read_text(encoding="utf-8")
         assert not found.module.training
 
     @pytest.mark.parametrize("steps", [STEPS, STEPS[:2]])

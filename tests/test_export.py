@@ -15,16 +15,20 @@ import torch
 
 from onnxsmith.compiler.export import export, to_onnx
 from onnxsmith.compiler.load import load_model
+from onnxsmith.compiler.optimize import optimize
 from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.models.checkpoint import Checkpoint, load_checkpoint
 from onnxsmith.models.task import ExportTask, TensorSpec
+from onnxsmith.runtime.model import load
 from tests.checkpoints import MEAN, write_checkpoint
 from tests.tiny import CONFIG
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("export") / "bert", pooling=MEAN)
+    folder = write_checkpoint(tmp_path_factory.mktemp("export") / "bert", pooling=MEAN)
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +86,7 @@ class TestArtifact:
         assert manifest == {
             "format": 1,
             "task": "embed",
+            "exporter": "dynamo",
             "opset": 18,
             "inputs": [{"name": n, **ids} for n in ("input_ids", "attention_mask", "token_type_ids")],
             "outputs": [
@@ -90,10 +95,24 @@ class TestArtifact:
             ],
             "bounds": {"sequence": 64},
             "tokenizer": "tokenizer.json",
+            "chat_template": "chat_template.jinja",
+            "special_tokens": {"pad": 0, "unk": 1, "cls": 2, "sep": 3},
+            "padding_side": "right",
             "max_length": 64,
+            "vocab_size": 128,
         }
-        tokenizer = (checkpoint / "tokenizer.json").read_bytes()
-        assert (artifact / "tokenizer.json").read_bytes() == tokenizer
+
+    def test_the_text_side_comes_along(self, checkpoint: Path, artifact: Path, tmp_path: Path) -> None:
+        optimize(artifact, tmp_path / "fast", verify="off")
+        for name in ("tokenizer.json", "chat_template.jinja"):
+            contents = (checkpoint / name).read_bytes()
+            assert (artifact / name).read_bytes() == (tmp_path / "fast" / name).read_bytes() == contents
+        before, after = load(artifact), load(tmp_path / "fast")
+        assert after.special_tokens == before.special_tokens
+        assert after.prompt([{"role": "user", "content": "w1"}]) == "w1"
+        with pytest.raises(BadInput, match="expected token ids from 0 to 127, found 128"):
+            ids = np.full((1, 1), 128)
+            after.run({"input_ids": ids, "attention_mask": ids, "token_type_ids": ids})
 
 
 FACTORIES = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
 from onnxsmith.compiler.inputs import PLANS, cases, table_rows
 from onnxsmith.compiler.verify import runnable
@@ -45,6 +46,36 @@ def test_rows_tell_which_have_an_allowed_key() -> None:
 def test_bounds_limit_named_dimensions() -> None:
     lengths = {case.feeds[_IDS].shape[1] for case in cases(encoder(), {"sequence": 5})}
     assert lengths == {1, 5}
+
+
+def cached() -> ir.Model:
+    """A graph with a cache: the mask is as long as what is cached and what is new."""
+    model = parsed(
+        """
+<ir_version: 10, opset_import: ["" : 23]>
+g (int64[B,S] ids, int64[B,T] mask, float[B,2,P,4] past) => (float[B,S,4] x, int64[B,T] m, float[B,2,P,4] p) {
+    x = Gather(table, ids)
+    m = Identity(mask)
+    p = Identity(past)
+}
+""",
+        {"table": np.zeros((9, 4))},
+    )
+    model.graph.inputs[1].shape = ir.Shape(["B", "P + S"])
+    return model
+
+
+def test_a_mask_is_as_long_as_the_cache_and_what_follows_it() -> None:
+    lengths = set()
+    for case in cases(cached(), {"S": 30, "P + S": 30}):
+        past, new = case.feeds["past"].shape[2], case.feeds["ids"].shape[1]
+        assert case.feeds["mask"].shape[1] == past + new <= 30
+        lengths.add((past > 0, new > 1))
+    assert lengths == {(False, True), (True, False), (True, True)}  # a prompt, one more token, several more
+
+
+def test_a_cache_has_no_limit_when_the_model_has_none() -> None:
+    assert {case.feeds["past"].shape[2] for case in cases(cached())} == {plan.past for plan in PLANS}
 
 
 def test_the_same_seed_gives_the_same_inputs() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,17 @@ from torch import Tensor
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
+from onnxsmith.compiler.artifact import write_artifact
+from onnxsmith.compiler.export import to_onnx
+from onnxsmith.compiler.optimize import optimize
 from onnxsmith.errors import BadInput
-from onnxsmith.models.gpt import POSITIONS, Gpt, GptConfig
+from onnxsmith.models.bert import Bert, BertConfig
+from onnxsmith.models.checkpoint import Checkpoint
+from onnxsmith.models.gpt import Gpt, GptConfig
+from onnxsmith.models.heads import LanguageModel
+from onnxsmith.models.parts import language_tasks
 from onnxsmith.models.positions import (
+    POSITIONS,
     LearnedPositions,
     Rotary,
     alibi,
@@ -23,7 +32,7 @@ from onnxsmith.models.positions import (
     sinusoidal,
     token_positions,
 )
-from tests.parity import LIMIT, batches, relative_rms
+from tests.parity import LIMIT, batches, randomized, relative_rms
 
 LENGTH, SIZE, THETA = 32, 16, 1000.0
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
@@ -73,8 +82,10 @@ def test_alibi(heads: int) -> None:
     """BLOOM's bias grows with the key's place alone; a softmax does not see the difference."""
     mask = torch.ones(1, 7, dtype=torch.int64)
     expected = build_alibi_tensor(mask, heads, torch.float32).reshape(1, heads, 1, 7)
-    found = alibi(token_positions(mask), heads)
-    torch.testing.assert_close(found.softmax(-1), expected.expand(-1, -1, 7, -1).softmax(-1))
+    places = token_positions(mask)
+    later = torch.full((7, 7), -torch.inf).triu(1)
+    found = alibi(places, places, heads) + later
+    torch.testing.assert_close(found.softmax(-1), (expected + later).softmax(-1))
     assert len(alibi_slopes(heads)) == heads
 
 
@@ -113,9 +124,43 @@ def test_a_decoder_with_any_positions_ignores_padding(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", POSITIONS)
+def test_an_encoder_with_any_positions_ignores_padding(kind: str) -> None:
+    torch.manual_seed(0)
+    model = Bert(BertConfig(99, 32, 2, 4, 48, 40, positions=kind)).eval()
+    for batch in batches(99):
+        with torch.no_grad():
+            found = model(batch.input_ids, batch.attention_mask)
+            for row, text in batch.texts():
+                alone = model(text["input_ids"], text["attention_mask"])[0]
+                assert relative_rms(found[row][batch.attention_mask[row].bool()], alone) < LIMIT
+
+
+@pytest.mark.parametrize("kind", POSITIONS)
+def test_an_encoder_with_any_positions_knows_the_order(kind: str) -> None:
+    torch.manual_seed(0)
+    model = randomized(Bert(BertConfig(99, 32, 1, 4, 48, 40, positions=kind)))
+    ids, mask = torch.tensor([[1, 2, 3], [2, 1, 3]]), torch.ones(2, 3, dtype=torch.int64)
+    last = model(ids, mask)[:, -1]
+    assert not torch.allclose(last[0], last[1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "kind", ["alibi", *(pytest.param(k, marks=pytest.mark.slow) for k in POSITIONS if k != "alibi")]
+)
+def test_a_decoder_with_any_positions_and_its_cache_compiles(kind: str, tmp_path: Path) -> None:
+    sizes = GptConfig(99, 32, 2, 4, 40, positions=kind)
+    tasks = language_tasks(99, 40, sizes.cache)
+    model = Checkpoint(randomized(LanguageModel(Gpt(sizes))), tasks[0], {}, parts=tasks[1:])
+    write_artifact(tmp_path / "m.onnx", to_onnx(model.for_task("causal-lm-with-past")), {})
+    report = optimize(tmp_path / "m.onnx", None, verify="final")
+    assert [site for site in report.sites if site.status == "missed"] == []
+    assert report.parity is not None and report.parity.fine
+
+
+@pytest.mark.parametrize("kind", POSITIONS)
 def test_a_decoder_with_any_positions_knows_the_order(kind: str) -> None:
     torch.manual_seed(0)
-    model = Gpt(GptConfig(99, 32, 1, 4, 40, positions=kind)).eval()
+    model = randomized(Gpt(GptConfig(99, 32, 1, 4, 40, positions=kind)))
     ids, mask = torch.tensor([[1, 2, 3], [2, 1, 3]]), torch.ones(2, 3, dtype=torch.int64)
     last = model(ids, mask)[:, -1]
     assert not torch.allclose(last[0], last[1], atol=1e-4)
@@ -129,7 +174,7 @@ def test_a_decoder_with_any_positions_knows_the_order(kind: str) -> None:
         (lambda: Rotary(SIZE, THETA, LENGTH, {"type": "yarn", "factor": 2}), "original_max_position_embeddings"),
         (lambda: Rotary(SIZE, THETA, LENGTH, {"type": "dynamic", "factor": -1}), "factor = -1"),
         (lambda: sinusoidal(torch.arange(3)[None], 7), "even hidden size"),
-        (lambda: GptConfig(positions="absolute"), "'absolute'"),
+        (lambda: Gpt(GptConfig(positions="absolute")), "'absolute'"),
     ],
 )
 def test_what_cannot_be_built(make: Any, mention: str) -> None:

@@ -52,6 +52,9 @@ def test_missing_models_are_refused(tmp_path: Path) -> None:
         ("{}", "expected format 1, found None"),
         ('{"format": 2}', "expected format 1, found 2"),
         ('{"format": 1, "bounds": [3]}', "'bounds' must be a JSON dict"),
+        ('{"format": 1, "vocab_size": "3"}', "'vocab_size' must be a whole number"),
+        ('{"format": 1, "special_tokens": {"pad": 0.5}}', "'pad' must be a whole number"),
+        ('{"format": 1, "special_tokens": {"bos": -1}}', "'bos' must be a whole number"),
     ],
 )
 def test_broken_manifests_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -72,6 +75,13 @@ def test_sidecars_stay_in_the_folder(tmp_path: Path) -> None:
         open_artifact(linked).sidecar("tokenizer")
     with pytest.raises(BadInput, match=r"the tokenizer that onnxsmith\.json names is missing"):
         open_artifact(write_embedder(tmp_path / "c", tokenizer="absent.json")).sidecar("tokenizer")
+
+
+def test_sidecars_by_file_name(tmp_path: Path) -> None:
+    folder = write_embedder(tmp_path / "a", chat_template="t.jinja")
+    (folder / "t.jinja").write_text("ü", encoding="utf-8")
+    expected = {"tokenizer.json": (folder / "tokenizer.json").read_bytes(), "t.jinja": "ü".encode()}
+    assert open_artifact(folder).sidecars() == expected
 
 
 def test_metadata_is_read_without_the_graph(tmp_path: Path) -> None:

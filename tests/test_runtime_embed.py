@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import BertProcessing
 
 from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.runtime.model import LoadedModel, load
@@ -72,6 +73,35 @@ def test_padding_by_hand(folder: Path) -> None:
     assert left["input_ids"][0].tolist() == ids("[PAD]", "[CLS]", "cat", "[SEP]")
     assert left["position_ids"][0].tolist() == [0, 0, 1, 2]
     assert all(array.dtype == np.int64 and array.shape == (2, 4) for array in right.values())
+
+
+def test_padding_comes_from_the_artifact(tmp_path: Path) -> None:
+    shown = []
+
+    def run(feeds: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        shown.append(feeds["input_ids"][0].tolist())
+        return model.run(feeds)
+
+    pad = {"pad": ids("blue")[0]}
+    model = load(write_embedder(tmp_path / "a", special_tokens=pad, padding_side="left"))
+    model.embed(["cat", "red cat"], run=run)
+    model.embed(["cat", "red cat"], run=run, padding="right")
+    assert shown == [ids("blue", "[CLS]", "cat", "[SEP]"), ids("[CLS]", "cat", "[SEP]", "blue")]
+
+
+def test_pairs_and_prompts(folder: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.save(str(folder / "pairs.json"))
+    encoder = TextEncoder(folder / "pairs.json", max_length=6)
+    one, two = encoder.encode([("cat", "red dog"), "cat"])
+    assert one.ids == ids("[CLS]", "cat", "[SEP]", "red", "dog", "[SEP]") and one.type_ids == [0, 0, 0, 1, 1, 1]
+    assert two.type_ids == [0, 0, 0]
+    assert encoder.pad([one, two])["token_type_ids"].tolist() == [[0, 0, 0, 1, 1, 1], [0] * 6]
+    assert encoder.encode([("red cat dog", "fast")])[0].ids == ids("[CLS]", "red", "cat", "[SEP]", "fast", "[SEP]")
+    assert encoder.encode(["cat"], add_special_tokens=False)[0].ids == ids("cat")
+    with pytest.raises(BadInput, match="text 0: expected a string, found tuple"):
+        encoder.encode([("cat", 3)])  # type: ignore[list-item]
 
 
 def test_long_texts_are_cut(tmp_path: Path, model: LoadedModel) -> None:

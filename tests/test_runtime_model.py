@@ -67,6 +67,14 @@ def test_inputs_that_do_not_fit(model: LoadedModel, feeds: dict[str, np.ndarray]
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("id", [-1, 13])
+def test_ids_beyond_the_vocabulary(tmp_path: Path, id: int) -> None:
+    model = load(write_embedder(tmp_path / "a", vocab_size=13))
+    model.run({"input_ids": np.array([[0, 12]], np.int64), "attention_mask": MASK[:, :2]})
+    with pytest.raises(BadInput, match=f"input input_ids: expected token ids from 0 to 12, found {id}"):
+        model.run({"input_ids": np.array([[0, id]], np.int64), "attention_mask": MASK[:, :2]})
+
+
 def test_fixed_sizes_hold(tmp_path: Path) -> None:
     folder = write_embedder(tmp_path / "a", embedder_model(rename={"sequence] input_ids": "3] input_ids"}))
     with pytest.raises(BadInput, match="input input_ids: axis 1: expected size 3, found 2"):

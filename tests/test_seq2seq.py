@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from onnxsmith.errors import BadInput
 from onnxsmith.models.checkpoint import load_checkpoint
-from onnxsmith.models.t5 import RelativeBias
-from tests.parity import LIMIT, Batch, batches, randomized, relative_rms
+from onnxsmith.models.positions import RelativeBias
+from tests.parity import LIMIT, Batch, batches, check, randomized, relative_rms
 
 transformers = pytest.importorskip("transformers")
 
@@ -135,6 +135,23 @@ def test_a_classifier_reads_the_last_end_token(tmp_path: Path) -> None:
                 assert relative_rms(logits[i], theirs(input_ids=ids[i][mask][None]).logits[0]) < LIMIT
 
 
+def test_spans(tmp_path: Path) -> None:
+    theirs = written(transformers.BartForQuestionAnswering(transformers.BartConfig(**BART)), tmp_path / "c")
+    found = load_checkpoint(tmp_path / "c")
+    assert found.task.name == "answer-span"
+    for batch in batches(VOCABULARY):
+        check(found, theirs, batch)
+
+
+@pytest.mark.parametrize("config", [T5, GATED], ids=["t5", "t5 v1.1"])
+def test_a_t5_encoder_alone(tmp_path: Path, config: dict[str, Any]) -> None:
+    theirs = written(transformers.T5EncoderModel(transformers.T5Config(**config)), tmp_path / "c")
+    found = load_checkpoint(tmp_path / "c")
+    assert found.task.name == "encoder"
+    for batch in batches(VOCABULARY):
+        check(found, theirs, batch)
+
+
 class TestTies:
     """One table under several names, as older checkpoints have it, and one that is no longer the same."""
 
@@ -197,14 +214,14 @@ def test_buckets_of_relative_positions(both_sides: bool, buckets: int, farthest:
         ("bart", {"decoder_attention_heads": 5}, "24 does not divide into 5 heads"),
         ("bart", {"activation_function": "swishish"}, "swishish"),
         ("bart", {"tie_word_embeddings": False}, "tie_word_embeddings"),
-        ("bart", {"architectures": ["BartForQuestionAnswering"]}, "BartForQuestionAnswering"),
+        ("bart", {"architectures": ["BartForCausalLM"]}, "BartForCausalLM"),
         ("bart", {"architectures": ["BartForSequenceClassification"], "eos_token_id": [2]}, "eos_token_id"),
         ("bart", {"encoder_layers": 1}, "encoder.layers.1"),
         ("marian", {"share_encoder_decoder_embeddings": False}, "share_encoder_decoder_embeddings"),
         ("marian", {"decoder_vocab_size": 65}, "decoder_vocab_size"),
         ("t5", {"feed_forward_proj": "gated-swishish"}, "gated-swishish"),
         ("t5", {"feed_forward_proj": "gated-gelu"}, "feed_forward.gate"),
-        ("t5", {"architectures": ["T5EncoderModel"]}, "T5EncoderModel"),
+        ("t5", {"architectures": ["T5ForTokenClassification"]}, "T5ForTokenClassification"),
         ("t5", {"num_heads": 3}, "[15, 24]"),
         ("t5", {"tie_word_embeddings": False}, "head.weight"),
         ("t5", {"relative_attention_num_buckets": 2}, "2 buckets"),

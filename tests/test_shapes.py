@@ -66,6 +66,7 @@ CONSTS = (
         ("s = Shape(x) a = Shape<start=0, end=1>(x) v = Concat<axis=0>(a, k, s)", ["B", 2, "B", "S", 8]),
         ("s = Shape<start=0, end=1>(x) v = Mul(s, k)", ["2*B"]),
         ("s = Shape<start=2>(x) v = Div(s, k)", [4]),
+        ("s = Shape(x) v = Neg(s)", ["-1*B", "-1*S", -8]),
         ("s = Shape(x) v = ReduceProd(s)", ["8*B*S"]),
         ("s = Shape(x) c = Cast<to=6>(s) v = Cast<to=7>(c)", ["B", "S", 8]),
     ],
@@ -116,11 +117,14 @@ def test_a_target_that_does_not_divide_is_unknown() -> None:
         ("s = Shape<start=1, end=2>(x) f = Concat<axis=0>(s, s) v = Expand(c, f)", ["S", "S"]),
         ("v = Unsqueeze(x, at)", ["B", 1, "S", 8]),
         ("u = Unsqueeze(x, at) v = Squeeze(u, at)", ["B", "S", 8]),
+        ("s = Shape<start=1, end=2>(x) n = Neg(s) v = Slice(x, n, all, at)", ["B", "S", 8]),
         ("v = ReduceMean(x, at)", ["B", 1, 8]),
         ("v = ReduceMean<keepdims=0>(x, at)", ["B", 8]),
     ],
 )
 def test_names_survive_inference(body: str, expected: list[int | str]) -> None:
-    consts = "int64 zero = {0}, int64 one = {1}, int64[1] at = {1}, float c = {1.0}"
+    consts = (
+        "int64 zero = {0}, int64 one = {1}, int64[1] at = {1}, float c = {1.0}, int64[1] all = {9223372036854775807}"
+    )
     values = inferred(body, consts, "float[B,S,8] x, float[8,3] w")
     assert dims(values["v"]) == expected

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from onnxsmith.compiler.export import export
 from onnxsmith.compiler.optimize import optimize
 from onnxsmith.models import registry
-from onnxsmith.models.blocks import DecoderLayer, EncoderLayer
+from onnxsmith.models.blocks import DecoderLayer, Layer
 from onnxsmith.models.layers import Attention
 from onnxsmith.models.transformer import Transformer, TransformerConfig
 from tests.parity import LIMIT, batches, randomized, relative_rms
@@ -31,7 +31,7 @@ def attention(ours: Attention) -> nn.MultiheadAttention:
     return theirs
 
 
-def torch_layer(ours: EncoderLayer, heads: int) -> nn.Module:
+def torch_layer(ours: Layer, heads: int) -> nn.Module:
     """PyTorch's layer with the same weights."""
     width, inner = ours.feed_forward.up.in_features, ours.feed_forward.up.out_features
     decodes = isinstance(ours, DecoderLayer)
@@ -39,10 +39,10 @@ def torch_layer(ours: EncoderLayer, heads: int) -> nn.Module:
     theirs = make(width, heads, inner, dropout=0, batch_first=True, norm_first=ours.pre_norm)
     theirs.self_attn = attention(ours.attention)
     theirs.linear1, theirs.linear2 = ours.feed_forward.up, ours.feed_forward.down
-    theirs.norm1, theirs.norm2 = ours.attention_norm, ours.output_norm
+    theirs.norm1, theirs.norm2 = ours.attention_norm, ours.feed_forward_norm
     if isinstance(ours, DecoderLayer):
         theirs.multihead_attn = attention(ours.cross_attention)
-        theirs.norm2, theirs.norm3 = ours.cross_norm, ours.output_norm
+        theirs.norm2, theirs.norm3 = ours.cross_norm, ours.feed_forward_norm
     return theirs
 
 

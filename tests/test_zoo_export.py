@@ -69,6 +69,16 @@ def test_decoders(tmp_path: Path, variant: str) -> None:
     assert manifest["source"]["sha256"].keys() == {path.name for path in tmp_path.glob("*.safetensors")}
 
 
+@pytest.mark.parametrize("variant", DECODERS[1:])
+def test_decoders_with_their_cache(tmp_path: Path, variant: str) -> None:
+    test_decoder_parity.build(variant).save_pretrained(tmp_path)
+    architecture = "gpt" if variant.startswith("gpt") else "llama"
+    exported = onnxsmith.export(architecture, tmp_path / "m", checkpoint=tmp_path, task="causal-lm-with-past")
+    report = onnxsmith.optimize(exported, tmp_path / "fast")
+    assert report.sites and [site for site in report.sites if site.status == "missed"] == []
+    assert report.parity is not None and report.parity.fine and not report.parity.note
+
+
 def test_a_pickle_is_exported_when_that_is_allowed(tmp_path: Path, invoke: Invoke) -> None:
     folder = write_bert(tmp_path / "bert")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")

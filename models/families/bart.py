@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from onnxsmith.errors import BadInput
-from onnxsmith.models.bart import BartClassifier, BartConfig, BartGenerator
+from onnxsmith.models.bart import BartClassifier, BartConfig, BartGenerator, BartSpanAnswer
 from onnxsmith.models.config import class_name, count_labels, read_config
 from onnxsmith.models.families.plan import Plan
 from onnxsmith.models.names import NameTable
-from onnxsmith.models.task import ExportTask, TensorSpec, seq2seq_task, token_inputs
+from onnxsmith.models.parts import seq2seq_tasks
+from onnxsmith.models.task import ExportTask, TensorSpec, token_inputs
 
 _SIDE = r"(?:model\.)?(encoder|decoder)\."
 _LAYER = _SIDE + r"layers\.(\d+)\."
@@ -30,27 +31,31 @@ _PARTS = {
     r"encoder_attn_layer_norm": "cross_norm",
     r"fc1": "feed_forward.up",
     r"fc2": "feed_forward.down",
-    r"final_layer_norm": "output_norm",
+    r"final_layer_norm": "feed_forward_norm",
 }
 
-BART = NameTable(
-    {
-        _TOKENS: "model.token.weight",
-        _SIDE + r"embed_positions\.weight": r"model.\1_embeddings.position.weight",
-        _SIDE + r"layernorm_embedding" + _KIND: r"model.\1_embeddings.norm.\2",
-        **{_LAYER + theirs + _KIND: rf"model.\1.layers.\2.{ours}.\3" for theirs, ours in _PARTS.items()},
+_ROWS = {
+    _TOKENS: "token.weight",
+    _SIDE + r"embed_positions\.weight": r"\1_embeddings.position.weight",
+    _SIDE + r"layernorm_embedding" + _KIND: r"\1_embeddings.norm.\2",
+    **{_LAYER + theirs + _KIND: rf"\1.layers.\2.{ours}.\3" for theirs, ours in _PARTS.items()},
+}
+BART = NameTable({**_ROWS, r"final_logits_bias": "bias"}, unused=(_SIDE + "version",), tied=(_TOKENS,))
+# With a head that reads, the same model stands one level deeper.
+READER = replace(
+    BART,
+    rename={
+        **{theirs: f"model.{ours}" for theirs, ours in _ROWS.items()},
         r"classification_head\.dense" + _KIND: r"dense.\1",
-        r"classification_head\.out_proj" + _KIND: r"output.\1",
-        r"final_logits_bias": "bias",
+        r"(?:classification_head\.out_proj|qa_outputs)" + _KIND: r"output.\1",
     },
-    unused=(_SIDE + "version",),
-    tied=(_TOKENS,),
 )
 # Sines and cosines are computed, and some checkpoints have them as well.
 MARIAN = replace(BART, unused=(*BART.unused, _SIDE + r"embed_positions\.weight"))
 
+_READERS = ("BartForSequenceClassification", "BartForQuestionAnswering")
 # The plain model generates too: its head is the embedding table, and only the bias is missing.
-_CLASSES = ("", "BartModel", "BartForConditionalGeneration", "BartForSequenceClassification")
+_CLASSES = ("", "BartModel", "BartForConditionalGeneration", *_READERS)
 _ONE_TABLE = {"tie_word_embeddings": True, "normalize_before": False, "add_final_layer_norm": False}
 _BART = _ONE_TABLE | {"static_position_embeddings": False, "normalize_embedding": True}
 _MARIAN = _ONE_TABLE | {
@@ -61,26 +66,38 @@ _MARIAN = _ONE_TABLE | {
 
 
 def plan_bart(config: Mapping[str, Any]) -> Plan:
-    """A sequence classifier where the config names one, else a generator. Raises BadInput for a config that is none."""
-    sizes = read_config(BartConfig, config, only=_BART, learned_positions=True, embedding_norm=True)
+    """A classifier or a finder of spans where the config names one, else a generator.
+
+    Raises BadInput for a config that is none.
+    """
+    sizes = read_config(BartConfig, config, only=_BART, positions="learned", embedding_norm=True)
     if (head := class_name(config)) not in _CLASSES:
         raise BadInput(f"config.json asks for the head {head!r}; known are {', '.join(filter(None, _CLASSES))}")
-    if head == "BartForSequenceClassification":
-        labels = count_labels({"num_labels": 3, **config})
-        start, end = _token(config, "decoder_start_token_id"), _token(config, "eos_token_id")
-        classifier = BartClassifier(sizes, labels, start=start, end=end)
-        logits = TensorSpec("logits", "float32", ("batch", labels))
-        bounds = {"sequence": sizes.max_position_embeddings}
-        return Plan(classifier, BART, ExportTask("classify", token_inputs(), (logits,), bounds))
-    generator = BartGenerator(sizes, bias=head != "BartModel")
-    return Plan(generator, BART, seq2seq_task(sizes.vocab_size, sizes.max_position_embeddings))
+    if head in _READERS:
+        return _plan_reader(config, sizes, head)
+    return Plan(BartGenerator(sizes, bias=head != "BartModel"), BART, _tasks(sizes))
+
+
+def _plan_reader(config: Mapping[str, Any], sizes: BartConfig, head: str) -> Plan:
+    start, limit = _token(config, "decoder_start_token_id"), {"sequence": sizes.max_position_embeddings}
+    if head == "BartForQuestionAnswering":
+        spans = (TensorSpec(name, "float32", ("batch", "sequence")) for name in ("start_logits", "end_logits"))
+        task = ExportTask("answer-span", token_inputs(), tuple(spans), limit)
+        return Plan(BartSpanAnswer(sizes, start=start), READER, (task,))
+    labels = count_labels({"num_labels": 3, **config})
+    task = ExportTask("classify", token_inputs(), (TensorSpec("logits", "float32", ("batch", labels)),), limit)
+    return Plan(BartClassifier(sizes, labels, start=start, end=_token(config, "eos_token_id")), READER, (task,))
+
+
+def _tasks(sizes: BartConfig) -> tuple[ExportTask, ...]:
+    return seq2seq_tasks(sizes.vocab_size, sizes.d_model, sizes.cache, sizes.max_position_embeddings)
 
 
 def plan_marian(config: Mapping[str, Any]) -> Plan:
     """A translator. Raises BadInput for a config that is none, or has a vocabulary for each side."""
     one = _MARIAN | {"decoder_vocab_size": config.get("vocab_size")}
-    sizes = read_config(BartConfig, config, only=one, learned_positions=False, embedding_norm=False)
-    return Plan(BartGenerator(sizes), MARIAN, seq2seq_task(sizes.vocab_size, sizes.max_position_embeddings))
+    sizes = read_config(BartConfig, config, only=one, positions="sinusoidal", interleaved=False, embedding_norm=False)
+    return Plan(BartGenerator(sizes), MARIAN, _tasks(sizes))
 
 
 def _token(config: Mapping[str, Any], name: str) -> int:

@@ -29,7 +29,7 @@ _ENCODER: _Rows = {
     _LAYER + r"attention\.output\.LayerNorm" + _KIND: r"layers.\1.attention_norm.\2",
     _LAYER + r"intermediate\.dense" + _KIND: r"layers.\1.feed_forward.up.\2",
     _LAYER + r"output\.dense" + _KIND: r"layers.\1.feed_forward.down.\2",
-    _LAYER + r"output\.LayerNorm" + _KIND: r"layers.\1.output_norm.\2",
+    _LAYER + r"output\.LayerNorm" + _KIND: r"layers.\1.feed_forward_norm.\2",
 }
 _DISTIL = r"(?:distilbert\.)?"
 _BLOCK = _DISTIL + r"transformer\.layer\.(\d+)\."
@@ -44,7 +44,7 @@ _DISTIL_ENCODER: _Rows = {
     _BLOCK + r"sa_layer_norm" + _KIND: r"layers.\1.attention_norm.\2",
     _BLOCK + r"ffn\.lin1" + _KIND: r"layers.\1.feed_forward.up.\2",
     _BLOCK + r"ffn\.lin2" + _KIND: r"layers.\1.feed_forward.down.\2",
-    _BLOCK + r"output_layer_norm" + _KIND: r"layers.\1.output_norm.\2",
+    _BLOCK + r"output_layer_norm" + _KIND: r"layers.\1.feed_forward_norm.\2",
 }
 _POOLED: _Rows = {r"(?:bert|roberta)\.pooler\.dense" + _KIND: r"dense.\1"}
 _CLASSIFIER: _Rows = {
@@ -111,7 +111,7 @@ def _plan(
     head = _head_of(config)
     if head is None:
         task = encoder_task(sizes.hidden_size, sizes.length, segments=sizes.type_vocab_size > 1)
-        return Plan(Bert(sizes), NameTable(encoder, _unused({})), task)
+        return Plan(Bert(sizes), NameTable(encoder, _unused({})), (task,))
     if head == "MaskedLM" and config.get("tie_word_embeddings") is False:
         raise BadInput("config.json unties the masked LM's output from the embeddings; only tied ones are supported")
     makers: dict[str, Callable[[Bert], nn.Module]] = {
@@ -123,7 +123,7 @@ def _plan(
     }
     inner = {pattern: f"encoder.{name}" for pattern, name in encoder.items()}
     names = NameTable({**inner, **_HEADS[head]}, _unused(_HEADS[head]))
-    return Plan(makers[head](Bert(sizes)), names, _task(head, config, sizes))
+    return Plan(makers[head](Bert(sizes)), names, (_task(head, config, sizes),))
 
 
 def _unused(own: _Rows) -> tuple[str, ...]:

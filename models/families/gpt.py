@@ -8,7 +8,7 @@ from typing import Any
 from onnxsmith.models.config import read_config
 from onnxsmith.models.families.decoder import decoder_plan
 from onnxsmith.models.families.plan import Plan
-from onnxsmith.models.gpt import Gpt, GptConfig, GptLM
+from onnxsmith.models.gpt import Gpt, GptConfig
 from onnxsmith.models.names import NameTable
 
 _ROOT = r"(?:transformer\.)?"
@@ -49,14 +49,4 @@ _ONLY = {
 
 def plan(config: Mapping[str, Any]) -> Plan:
     """The GPT that a GPT-2 config asks for. Raises BadInput for another variant."""
-    sizes = read_config(GptConfig, config, _FIELDS, only=_ONLY)
-    return decoder_plan(
-        config,
-        Gpt(sizes),
-        GptLM,
-        NAMES,
-        {},
-        hidden=sizes.hidden_size,
-        vocabulary=sizes.vocab_size,
-        positions=sizes.max_position_embeddings,
-    )
+    return decoder_plan(config, Gpt(read_config(GptConfig, config, _FIELDS, only=_ONLY)), NAMES)

@@ -7,9 +7,9 @@ from typing import Any
 
 from onnxsmith.errors import BadInput
 from onnxsmith.models.config import read_config
-from onnxsmith.models.families.decoder import Rows, decoder_plan
+from onnxsmith.models.families.decoder import decoder_plan
 from onnxsmith.models.families.plan import Plan
-from onnxsmith.models.llama import Llama, LlamaConfig, LlamaLM
+from onnxsmith.models.llama import Llama, LlamaConfig
 from onnxsmith.models.names import NameTable
 
 _ROOT = r"(?:model\.)?"
@@ -28,7 +28,6 @@ NAMES = NameTable(
     },
     unused=(_LAYER + r"self_attn\.rotary_emb\.inv_freq",),  # computed from the config
 )
-_HEAD: Rows = {r"lm_head\.weight": "head.weight"}
 
 
 def plan(config: Mapping[str, Any]) -> Plan:
@@ -44,16 +43,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
         output_bias=biased,
         window=_window(config),
     )
-    return decoder_plan(
-        config,
-        Llama(sizes),
-        LlamaLM,
-        NAMES,
-        {} if sizes.tie_word_embeddings else _HEAD,
-        hidden=sizes.hidden_size,
-        vocabulary=sizes.vocab_size,
-        positions=sizes.max_position_embeddings,
-    )
+    return decoder_plan(config, Llama(sizes), NAMES, tied=sizes.tie_word_embeddings)
 
 
 def _window(config: Mapping[str, Any]) -> int | None:

@@ -14,11 +14,19 @@ from onnxsmith.models.task import ExportTask
 
 @dataclass(frozen=True)
 class Plan:
-    """A model before its weights are read: ``module`` is built on the meta device by the caller's context."""
+    """A model before its weights are read: ``module`` is built on the meta device by the caller's context.
+
+    The first of ``tasks`` is the whole model, the others are parts of it.
+    """
 
     module: nn.Module
     names: NameTable
-    task: ExportTask
+    tasks: tuple[ExportTask, ...]
+
+    @property
+    def task(self) -> ExportTask:
+        """What the whole model does."""
+        return self.tasks[0]
 
 
 @dataclass(frozen=True)

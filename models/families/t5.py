@@ -10,8 +10,8 @@ from onnxsmith.models.config import class_name, read_config
 from onnxsmith.models.families.plan import Plan
 from onnxsmith.models.layers import ACTIVATIONS
 from onnxsmith.models.names import NameTable
-from onnxsmith.models.t5 import T5, T5Config
-from onnxsmith.models.task import seq2seq_task
+from onnxsmith.models.parts import seq2seq_tasks, text_encoder_task
+from onnxsmith.models.t5 import T5, T5Config, T5Encoder
 
 _SIDE = r"(encoder|decoder)\."
 _BLOCK = _SIDE + r"block\.(\d+)\.layer\."
@@ -28,14 +28,15 @@ for _letter, _part in {"q": "query", "k": "key", "v": "value", "o": "output"}.it
     _PARTS[rf"0\.SelfAttention\.{_letter}"] = f"attention.{_part}"
     _PARTS[rf"1\.EncDecAttention\.{_letter}"] = f"cross_attention.{_part}"
 # The plain model has no head of its own: the embedding table is.
-_CLASSES = ("", "T5Model", "T5ForConditionalGeneration", "T5WithLMHeadModel")
+_CLASSES = ("", "T5Model", "T5ForConditionalGeneration", "T5WithLMHeadModel", "T5EncoderModel")
 _ROWS = {
     **{_BLOCK + theirs + r"\.weight": _OURS + ours + ".weight" for theirs, ours in _PARTS.items()},
     # The feed-forward network comes last: it is part 1 in the encoder, and part 2 after cross-attention in the decoder.
-    r"encoder\.block\.(\d+)\.layer\.1\.layer_norm\.weight": r"encoder.layers.\1.output_norm.weight",
+    r"encoder\.block\.(\d+)\.layer\.1\.layer_norm\.weight": r"encoder.layers.\1.feed_forward_norm.weight",
     r"decoder\.block\.(\d+)\.layer\.1\.layer_norm\.weight": r"decoder.layers.\1.cross_norm.weight",
-    r"decoder\.block\.(\d+)\.layer\.2\.layer_norm\.weight": r"decoder.layers.\1.output_norm.weight",
-    _SIDE + r"block\.0\.layer\.0\.SelfAttention\.relative_attention_bias\.weight": r"\1_bias.table.weight",
+    r"decoder\.block\.(\d+)\.layer\.2\.layer_norm\.weight": r"decoder.layers.\1.feed_forward_norm.weight",
+    _SIDE
+    + r"block\.0\.layer\.0\.SelfAttention\.relative_attention_bias\.weight": r"\1_embeddings.position.table.weight",
     _SIDE + r"final_layer_norm\.weight": r"\1.norm.weight",
 }
 # Early checkpoints have a bias for cross-attention, which nothing uses.
@@ -50,7 +51,10 @@ UNTIED = NameTable(
 
 
 def plan(config: Mapping[str, Any]) -> Plan:
-    """The generator that a T5 config asks for, of version 1.0 or 1.1. Raises BadInput for a config that is none."""
+    """The generator, or the encoder alone, that a T5 config asks for, of version 1.0 or 1.1.
+
+    Raises BadInput for a config that is none.
+    """
     if (head := class_name(config)) not in _CLASSES:
         raise BadInput(f"config.json asks for the head {head!r}; known are {', '.join(filter(None, _CLASSES))}")
     gated, activation = _feed_forward(config)
@@ -59,7 +63,10 @@ def plan(config: Mapping[str, Any]) -> Plan:
     scaled = config.get("scale_decoder_outputs", tied) is not False
     given = {"relative_attention_max_distance": 128, **config}  # which early configs do not have
     sizes = read_config(T5Config, given, gated=gated, activation=activation, tied_head=tied, scaled_head=scaled)
-    return Plan(T5(sizes), TIED if tied else UNTIED, seq2seq_task(sizes.vocab_size))
+    if head == "T5EncoderModel":
+        return Plan(T5Encoder(sizes), TIED, (text_encoder_task(sizes.d_model, None),))
+    tasks = seq2seq_tasks(sizes.vocab_size, sizes.d_model, sizes.cache)
+    return Plan(T5(sizes), TIED if tied else UNTIED, tasks)
 
 
 def _feed_forward(config: Mapping[str, Any]) -> tuple[bool, str]:

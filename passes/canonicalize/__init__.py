@@ -5,17 +5,20 @@ from __future__ import annotations
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from onnxsmith.passes.canonicalize import axes
+from onnxsmith.passes.canonicalize.known import fix
 from onnxsmith.passes.canonicalize.opset import convert
 from onnxsmith.passes.canonicalize.tidy import prune, sweep, tidy
+from onnxsmith.passes.canonicalize.ties import share
 from onnxsmith.passes.canonicalize.views import shorten
 from onnxsmith.passes.engine.names import name_nodes
 from onnxsmith.passes.symbolic import infer
 
-__all__ = ["canonicalize", "convert", "infer", "prune", "shorten", "sweep", "tidy"]
+__all__ = ["canonicalize", "convert", "infer", "prune", "share", "shorten", "sweep", "tidy"]
 
 
 def canonicalize(model: ir.Model) -> ir.Model:
-    """Inline functions, raise the opset, infer shapes, fold constants and shorten views.
+    """Inline functions, raise the opset, infer shapes, fold constants, share weights, shorten views, number axes.
 
     Returns the canonical model; the given one must not be used any more. Raises BadInput as :func:`convert` does.
     """
@@ -27,8 +30,14 @@ def canonicalize(model: ir.Model) -> ir.Model:
         common.RemoveInitializersFromInputsPass()(model)
     tidy(model)
     infer(model)
+    fix(model)
     tidy(model)
+    if share(model):
+        sweep(model)
     if shorten(model):
         sweep(model)
     infer(model)
+    if fix(model):  # once more: views hide shapes
+        tidy(model)
+    axes.number(model)
     return model

@@ -11,6 +11,7 @@ import onnx.version_converter
 import onnx_ir as ir
 
 from onnxsmith.errors import BadInput, first_line
+from onnxsmith.passes.engine.values import readable
 
 OPSET = 23
 OLDEST, NEWEST = 9, 25
@@ -55,7 +56,7 @@ def _detach(model: ir.Model) -> dict[str, ir.TensorProtocol]:
     for name, v in list(graph.initializers.items()):
         if v.const_value is None:
             continue
-        if v.const_value.nbytes <= _SMALL_BYTES:
+        if v.const_value.nbytes <= _SMALL_BYTES and readable(v.const_value):
             v.const_value = ir.tensor(v.const_value.numpy(), name=name)  # a proto forgets the folder of a file
             continue
         weights[name] = v.const_value

@@ -7,6 +7,9 @@ import logging
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from onnxsmith.passes.engine.absent import set_aside
+from onnxsmith.passes.engine.match import COMMUTATIVE
+
 _FOLD_INPUT_BYTES = 64 * 1024  # weights are never folded: that would copy them into memory
 _FOLD_OUTPUT_BYTES = 64 * 1024
 
@@ -28,10 +31,30 @@ def tidy(model: ir.Model) -> None:
 
 def sweep(model: ir.Model) -> None:
     """Merge equal nodes and small equal initializers, drop identities and unused nodes; in place."""
-    common.DeduplicateInitializersPass(size_limit=1024)(model)
+    with set_aside(model):
+        common.DeduplicateInitializersPass(size_limit=1024)(model)
     common.CommonSubexpressionEliminationPass()(model)
+    for graph in model.graphs():
+        _merge_commuted(graph)
     _drop_identities(model)
     prune(model)
+
+
+def _merge_commuted(graph: ir.Graph) -> None:
+    """Let a + b and b + a be one node, which eliminating equal nodes does not see."""
+    known: dict[tuple[str, frozenset[ir.Value | None]], ir.Node] = {}
+    for node in graph:
+        if node.op_type not in COMMUTATIVE or node.domain or len(node.inputs) != 2:
+            continue
+        first = known.setdefault((node.op_type, frozenset(node.inputs)), node)
+        if first is node:
+            continue
+        for user, i in tuple(node.outputs[0].uses()):
+            user.replace_input_with(i, first.outputs[0])
+        if node.outputs[0].is_graph_output():  # its name has to stay
+            node.op_type = "Identity"
+            node.resize_inputs(1)
+            node.replace_input_with(0, first.outputs[0])
 
 
 def _drop_identities(model: ir.Model) -> None:

@@ -68,7 +68,7 @@ def _shorten_at(end: ir.Node, names: Names) -> bool:
     for kind, argument in best:
         value = op.Transpose(value, perm=argument) if kind == "Transpose" else op.Reshape(value, _target(op, argument))
     if not op.nodes and end.outputs[0].is_graph_output():
-        return False  # the output's name has to stay
+        value = op.Identity(value)  # carries the output's name until a sweep gives it to the source
     stamp(op.nodes, NAME, used)
     assert isinstance(graph, ir.Graph)
     names.adopt(graph, op)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxsmith.passes.engine.mismatch import Mismatch, furthest
 from onnxsmith.passes.engine.pattern import AttrVar, Const, Either, Op, Pattern, Source, Var
-from onnxsmith.passes.engine.values import attribute, constant, scalar, widens
+from onnxsmith.passes.engine.values import attribute, constant, readable, scalar, widens
 
 _ROUNDING = {ir.DataType.FLOAT16: 2**-10, ir.DataType.BFLOAT16: 2**-7}  # how far a written constant may be off
 COMMUTATIVE = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min"})
@@ -176,8 +176,9 @@ def _users_of_bound(root: Op, m: Match) -> list[ir.Node]:
     bound = [m.values.get(p.name) for p in root.inputs if isinstance(p, Var)]
     bound += [m.nodes[p].outputs[p.output] for p in root.inputs if isinstance(p, Op) and p in m.nodes]
     users = [user for v in bound if v is not None for user, _ in v.uses()]
-    taken = set(m.nodes.values())
-    return [n for n in dict.fromkeys(users) if n.op_type == root.op_type and n not in taken]
+    taken = {(node, p.output) for p, node in m.nodes.items()}  # another output of a node is another root
+    candidates = [n for n in dict.fromkeys(users) if n.op_type == root.op_type and root.output < len(n.outputs)]
+    return [n for n in candidates if (n, root.output) not in taken]
 
 
 def _refusal(m: Match, where: Sequence[Requirement]) -> Mismatch | None:
@@ -207,4 +208,6 @@ def _holds(p: Const, v: ir.Value) -> bool:
         found, rounding = scalar(v), 0.0 if v.dtype is None else _ROUNDING.get(v.dtype, 0.0)
         return found is not None and math.isclose(found, p.value, rel_tol=max(p.rel_tol, rounding))
     tensor = constant(v)
-    return tensor is not None and tensor.shape.rank() == 1 and tuple(tensor.numpy().tolist()) == p.value
+    if tensor is None or not readable(tensor):
+        return False
+    return tensor.shape.rank() == 1 and tuple(tensor.numpy().tolist()) == p.value

@@ -8,6 +8,8 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from onnxsmith.passes.engine.absent import AbsentTensor
+
 
 def constant(v: ir.Value | None) -> ir.TensorProtocol | None:
     """The tensor of an initializer or a Constant node; a graph input with a default is no constant."""
@@ -16,10 +18,15 @@ def constant(v: ir.Value | None) -> ir.TensorProtocol | None:
     return ir.convenience.get_const_tensor(v)
 
 
+def readable(tensor: ir.TensorProtocol) -> bool:
+    """Whether the numbers are there: a structure has none for its weights."""
+    return not isinstance(tensor, AbsentTensor)
+
+
 def scalar(v: ir.Value | None) -> float | None:
     """The element of a one-element constant of any rank, or None."""
     tensor = constant(v)
-    if tensor is None or tensor.size != 1:
+    if tensor is None or tensor.size != 1 or not readable(tensor):
         return None
     return tensor.numpy().item()  # type: ignore[no-any-return]
 

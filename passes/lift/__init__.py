@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-from onnxsmith.passes.lift import attention, einsum, gelu, heads, mask_shape, norms, scale
+from onnxsmith.passes.lift import (
+    arithmetic,
+    attention,
+    batch,
+    curves,
+    einsum,
+    gelu,
+    heads,
+    mask_shape,
+    norms,
+    order,
+    packed,
+    rows,
+    scale,
+    scores,
+)
 
-PRODUCTS = einsum.RULES
+ARITHMETIC = [*arithmetic.RULES, *scale.TWINS, *rows.RULES, *order.RULES, *curves.RULES]
+PRODUCTS = [*einsum.RULES, *packed.RULES, *batch.RULES]
 NORMS_AND_ACTIVATIONS = [*norms.RULES, *gelu.RULES]
-SCALES = scale.RULES
-ATTENTION = attention.RULES
+SCALES = [*scale.RULES, *arithmetic.FACTORS, *batch.RULES]
+ATTENTION = [*scores.RULES, *attention.RULES]
 HEADS = [*heads.RULES, *mask_shape.RULES]
-RULES = [*PRODUCTS, *NORMS_AND_ACTIVATIONS, *SCALES, *ATTENTION, *HEADS]
+RULES = [*ARITHMETIC, *PRODUCTS, *NORMS_AND_ACTIVATIONS, *SCALES, *ATTENTION, *HEADS]

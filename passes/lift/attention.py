@@ -5,8 +5,8 @@
 
 Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1; ONNX operator specification, Attention-23. Shapes:
 q [B, H, S, D], kᵀ [B, H, D, T], v [B, H, T, Dv], mask broadcastable to [B, H, S, T]. The mask keeps its own values,
-expanded over the queries (ONNX Runtime refuses a mask of one row) and kept above half the type's lowest number, so
-that a row with no allowed key stays what it was: uniform, not zero and not NaN.
+expanded over the queries (ONNX Runtime refuses a mask of one row) and halved near the type's lowest number, so that a
+row with no allowed key stays what it was: uniform, not zero.
 """
 
 from __future__ import annotations
@@ -25,27 +25,29 @@ from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.engine.values import dims
 from onnxsmith.passes.lift.mask_input import additive, from_condition
 from onnxsmith.passes.lift.scale import factor_of, scalar_factor, scaled
+from onnxsmith.passes.lift.scores import masked_low
 
 
-def _probabilities(op: Any, q: Any, kt: Any, mask: Any, scale: Any, kept: Any, condition: Any) -> Any:
-    scores = op.MatMul(q, kt)
-    maybe_scaled = either("scaled", yes=scaled(op, "scaling", scores, scale), no=scores)
+def _probabilities(op: Any, q: Any, kt: Any, mask: Any, scale: Any, cap: Any, kept: Any, condition: Any) -> Any:
+    product = op.MatMul(q, kt)
+    maybe_scaled = either("scaled", yes=scaled(op, "scaling", product, scale), no=product)
+    scores = either("capped", yes=op.Mul(op.Tanh(maybe_scaled), cap), no=maybe_scaled)
     masked = either(
         "masking",
-        add=op.Add(maybe_scaled, mask),
-        keep=op.Where(condition, maybe_scaled, kept),
-        drop=op.Where(condition, kept, maybe_scaled),
-        none=maybe_scaled,
+        add=op.Add(scores, mask),
+        keep=op.Where(condition, scores, kept),
+        drop=op.Where(condition, kept, scores),
+        none=scores,
     )
     return either("axis", last=op.Softmax(masked, axis=-1), third=op.Softmax(masked, axis=3))
 
 
-def _plain(op: Any, q: Any, kt: Any, v: Any, mask: Any, scale: Any, kept: Any, condition: Any) -> Any:
-    return op.MatMul(_probabilities(op, q, kt, mask, scale, kept, condition), v)
+def _plain(op: Any, q: Any, kt: Any, v: Any, mask: Any, scale: Any, cap: Any, kept: Any, condition: Any) -> Any:
+    return op.MatMul(_probabilities(op, q, kt, mask, scale, cap, kept, condition), v)
 
 
-def _guarded(op: Any, q: Any, kt: Any, v: Any, mask: Any, scale: Any, kept: Any, condition: Any) -> Any:
-    p = _probabilities(op, q, kt, mask, scale, kept, condition)
+def _guarded(op: Any, q: Any, kt: Any, v: Any, mask: Any, scale: Any, cap: Any, kept: Any, condition: Any) -> Any:
+    p = _probabilities(op, q, kt, mask, scale, cap, kept, condition)
     return op.MatMul(op.Where(op.IsNaN(p), 0.0, p), v)
 
 
@@ -56,14 +58,19 @@ def _positive_scale(m: Match) -> Mismatch | None:
     return Mismatch("constant", "a positive scale", m["scale"], m["scale"])
 
 
-def _masked_value(m: Match) -> Mismatch | None:
-    """Where fills blocked scores with a number so low that its probability is nothing."""
-    if m.tag("masking") not in ("keep", "drop"):
+def _positive_cap(m: Match) -> Mismatch | None:
+    if m.tag("capped") != "yes" or (m.scalar("cap") or 0) > 0:
         return None
-    value = m.scalar("kept")
-    if value is not None and value <= -1e4:
+    return Mismatch("constant", "a positive cap", m["cap"], m["cap"])
+
+
+def _shared_heads(m: Match) -> Mismatch | None:
+    """As many heads of keys as of queries, or one for all of them, which the product broadcasts."""
+    q, kt = dims(m["q"]), dims(m["kt"])
+    assert q is not None and kt is not None, "the rule requires shapes"
+    if q[1] is not None and (kt[1] == q[1] or (kt[1] == 1 and isinstance(q[1], int))):
         return None
-    return Mismatch("mask", "a constant of -1e4 or less for blocked scores", m["kept"], m["kept"])
+    return Mismatch("shape", f"{q[1]} heads of keys, or one", m["kt"], m["kt"])
 
 
 def _fills_heads(m: Match) -> Mismatch | None:
@@ -83,24 +90,28 @@ def _fills_heads(m: Match) -> Mismatch | None:
     return None
 
 
-def _fused(op: Builder, m: Match) -> ir.Value:
+def _attention(op: Builder, m: Match, mask: ir.Value | None) -> ir.Value:
+    """The operator caps the scaled scores at ``softcap``: c * tanh(x / c), where the graph multiplies by 1 / c."""
     k = op.Transpose(m["kt"], perm=[0, 1, 3, 2])
-    scale = factor_of(m, "scaling", "scale") if m.tag("scaled") == "yes" else 1.0
-    return op.Attention(m["q"], k, m["v"], _mask(op, m), scale=scale)
+    factor = factor_of(m, "scaling", "scale") if m.tag("scaled") == "yes" else 1.0
+    cap = m.scalar("cap") if m.tag("capped") == "yes" else None
+    return op.Attention(m["q"], k, m["v"], mask, scale=factor * (cap or 1.0), softcap=cap)
+
+
+def _fused(op: Builder, m: Match) -> ir.Value:
+    return _attention(op, m, _mask(op, m))
 
 
 def _fused_guarded(op: Builder, m: Match) -> ir.Value:
     """Fully blocked rows give NaN and then zero: Attention does that for a boolean mask."""
-    k = op.Transpose(m["kt"], perm=[0, 1, 3, 2])
-    scale = factor_of(m, "scaling", "scale") if m.tag("scaled") == "yes" else 1.0
-    return op.Attention(m["q"], k, m["v"], _mask(op, m, guarded=True), scale=scale)
+    return _attention(op, m, _mask(op, m, guarded=True))
 
 
 def _mask(op: Builder, m: Match, guarded: bool = False) -> ir.Value | None:
     infinite = guarded and m.scalar("kept") == -np.inf  # only that makes NaN: around another, the guard never acts
     match m.tag("masking"):
         case "add":
-            return additive(op, m["mask"], m["q"], m["kt"], keep_infinite=guarded)
+            return additive(op, m["mask"], m["q"], m["kt"])
         case "keep":
             return from_condition(op, m["condition"], m["q"], m["kt"], keep=True, boolean=infinite)
         case "drop":
@@ -109,13 +120,15 @@ def _mask(op: Builder, m: Match, guarded: bool = False) -> ir.Value | None:
 
 
 _WHERE = (
-    scalar_constant("kept"),
+    masked_low("kept"),
     scalar_factor("scale"),
+    scalar_constant("cap"),
     _positive_scale,
-    shapes(q="B H S D", kt="B H D T", v="B H T _"),
+    _positive_cap,
+    shapes(q="B _ S D", kt="B K D T", v="B K T _"),
+    _shared_heads,
     same_dtype("q", "kt", "v", "mask"),
     dtype("q", ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16),
-    _masked_value,
     _fills_heads,
 )
 

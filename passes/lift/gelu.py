@@ -24,37 +24,45 @@ _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
 
 def _half_of_product(op: Any, x: Any, curve: Any) -> Either:
-    """0.5 * x * (1 + curve), in every order of the products; the outermost Mul is the root of the pattern."""
+    """0.5 * x * (1 + curve), in every order of the products; the outermost node is the root of the pattern."""
     gate = op.Add(1.0, curve)
-    half = either("half", times=op.Mul(0.5, gate), divided=op.Div(gate, 2.0), spread=op.Add(0.5, op.Mul(0.5, curve)))
-    half_x = either("half_x", times=op.Mul(x, 0.5), divided=op.Div(x, 2.0))
-    return either("order", gate=op.Mul(half_x, gate), x=op.Mul(x, half), half=op.Mul(op.Mul(x, gate), 0.5))
+    half = either("half", whole=_times(op, gate, 0.5), spread=op.Add(0.5, _times(op, curve, 0.5)))
+    half_x = _times(op, x, 0.5)
+    return either(
+        "order",
+        gate=op.Mul(half_x, gate),
+        x=op.Mul(x, half),
+        half=op.Mul(op.Mul(x, gate), 0.5),
+        halved=op.Div(op.Mul(x, gate), 2.0),
+    )
 
 
-def _scaled(op: Any, x: Any) -> Either:
-    return either("argument", div=op.Div(x, math.sqrt(2)), mul=op.Mul(x, math.sqrt(0.5)))
+def _times(op: Any, x: Any, factor: float) -> Either:
+    return either("factor", mul=op.Mul(x, factor), div=op.Div(x, 1 / factor))
 
 
 def _erf_gate(op: Any, x: Any) -> Any:
-    return op.Erf(_scaled(op, x))
+    return op.Erf(_times(op, x, math.sqrt(0.5)))
 
 
 def _tanh_gate(op: Any, x: Any) -> Any:
     slope, cubic = math.sqrt(2 / math.pi), 0.044715
     square = either("square", mul=op.Mul(x, x), pow=op.Pow(x, 2.0))
     cube = either("cube", pow=op.Pow(x, 3.0), mul=op.Mul(x, square))
+    bent = op.Add(1.0, _times(op, square, cubic))
     argument = either(
         "argument",
-        sum=op.Mul(op.Add(x, op.Mul(cube, cubic)), slope),
-        product=op.Mul(op.Mul(x, op.Add(1.0, op.Mul(square, cubic))), slope),
-        reordered=op.Mul(op.Mul(x, slope), op.Add(1.0, op.Mul(square, cubic))),
-        expanded=op.Mul(x, op.Add(slope, op.Mul(square, slope * cubic))),
+        sum=_times(op, op.Add(x, _times(op, cube, cubic)), slope),
+        product=_times(op, op.Mul(x, bent), slope),
+        reordered=op.Mul(_times(op, x, slope), bent),
+        expanded=op.Mul(x, op.Add(slope, _times(op, square, slope * cubic))),
+        spread=op.Add(_times(op, x, slope), _times(op, cube, slope * cubic)),
     )
     return op.Tanh(argument)
 
 
 def _rules(name: str, gate: Any, approximate: str, anchor: str) -> list[Rule]:
-    """One rule per root: a pattern's root is one operator, and the three orders end in three different Muls."""
+    """One rule per root: a pattern's root is one operator, and the orders end in different nodes."""
 
     def rewrite(op: Builder, m: Match) -> ir.Value:
         return op.Gelu(m["x"], approximate=approximate)
@@ -66,7 +74,7 @@ def _rules(name: str, gate: Any, approximate: str, anchor: str) -> list[Rule]:
         return pattern
 
     where = (dtype("x", *_FLOATS),)
-    return [Rule(name, rooted(o), rewrite, where, anchor) for o in ("gate", "x", "half")]
+    return [Rule(name, rooted(o), rewrite, where, anchor) for o in ("gate", "x", "half", "halved")]
 
 
 RULES = [

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.values import dims
+from onnxsmith.passes.lift.scores import lowest
 
 
-def additive(op: Builder, mask: ir.Value, q: ir.Value, kt: ir.Value, keep_infinite: bool) -> ir.Value:
-    """A float mask [B|1, H|1, S, T] with its own values, raised to half the type's lowest number where below.
+def additive(op: Builder, mask: ir.Value, q: ir.Value, kt: ir.Value) -> ir.Value:
+    """A float mask [B|1, H|1, S, T] with its own values, those halved that are near the type's lowest number.
 
-    ``keep_infinite`` leaves minus infinity as it is: a row of nothing else gives zeros.
+    ONNX Runtime takes a row of nothing but the lowest number for one that has no key, and gives zeros for it; halved,
+    the row stays what it was: even over its keys. Minus infinity stays, and blocks more than any number.
     """
-    raised = op.Max(mask, _lowest(op, q))
-    if keep_infinite:
-        raised = op.Where(op.IsInf(mask), mask, raised)
-    return _expanded(op, raised, q, kt)
+    floor = _lowest(op, q)
+    half = op.Mul(mask, op.constant(0.5, "half", q.dtype.numpy() if q.dtype else None))
+    return _expanded(op, op.Where(op.Less(mask, floor), half, mask), q, kt, like=mask)
 
 
 def from_condition(op: Builder, condition: ir.Value, q: ir.Value, kt: ir.Value, keep: bool, boolean: bool) -> ir.Value:
@@ -37,9 +37,7 @@ def from_condition(op: Builder, condition: ir.Value, q: ir.Value, kt: ir.Value, 
 
 def _lowest(op: Builder, q: ir.Value) -> ir.Value:
     assert q.dtype is not None
-    kind = q.dtype.numpy()
-    info = np.finfo(kind) if kind in (np.float16, np.float32) else None
-    return op.constant(float(info.min) / 2 if info else -1.6e38, "mask_floor", kind)
+    return op.constant(lowest(q.dtype), "mask_floor", q.dtype.numpy())
 
 
 def _expanded(op: Builder, mask: ir.Value, q: ir.Value, kt: ir.Value, like: ir.Value | None = None) -> ir.Value:

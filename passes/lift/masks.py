@@ -20,7 +20,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxsmith.passes.engine.provenance import module_of
 from onnxsmith.passes.engine.remark import Remark
-from onnxsmith.passes.engine.values import attribute, constant, dims
+from onnxsmith.passes.engine.values import attribute, constant, dims, readable
 
 MASK = "onnxsmith.mask"
 _LARGEST_CONE = 200
@@ -94,7 +94,7 @@ def _cone(mask: ir.Value) -> list[ir.Node] | None:
         v = stack.pop()
         tensor = constant(v)
         learned = tensor is not None and tensor.dtype.is_floating_point() and tensor.size > 1
-        if learned and np.unique(tensor.numpy()).size > 2:  # type: ignore[union-attr]
+        if learned and (not readable(tensor) or np.unique(tensor.numpy()).size > 2):  # type: ignore[arg-type,union-attr]
             return None
         node = v.producer()
         if node is None or node in found:

@@ -21,7 +21,7 @@ from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import attr, either
 from onnxsmith.passes.engine.require import dtype, same_dtype, scalar_constant, shapes
 from onnxsmith.passes.engine.rule import Rule
-from onnxsmith.passes.engine.values import constant, dims, rank
+from onnxsmith.passes.engine.values import constant, dims, rank, readable
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 
@@ -108,7 +108,7 @@ _CORE = (scalar_constant("eps"), _last_axis, _positive_eps, dtype("x", *_FLOATS)
 
 def _of_ones(m: Match) -> Mismatch | None:
     tensor = constant(m["ones"])
-    if tensor is not None and np.all(tensor.numpy() == 1):
+    if tensor is not None and readable(tensor) and np.all(tensor.numpy() == 1):
         return None
     return Mismatch("constant", "a norm whose scale is still ones", m["ones"], m["ones"])
 

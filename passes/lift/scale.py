@@ -15,8 +15,9 @@ from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match, Requirement
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import Either, attr, either
-from onnxsmith.passes.engine.require import not_constant, scalar_constant
+from onnxsmith.passes.engine.require import is_constant, not_constant, scalar_constant
 from onnxsmith.passes.engine.rule import Rule
+from onnxsmith.passes.engine.values import constant, rank
 
 
 def scaled(op: Any, tag: str, x: Any, factor: Any) -> Either:
@@ -88,6 +89,33 @@ def _through_transpose(op: Builder, m: Match) -> ir.Value:
     return op.Mul(turned, _constant(op, m, factor_of(m, "scaling", "factor")))
 
 
+def _scaled_twin(op: Any, a: Any, b: Any, fa: Any) -> Any:
+    return op.MatMul(scaled(op, "left", a, fa), b)
+
+
+def _twin(m: Match) -> Mismatch | None:
+    """The same product without the scale is computed too: then one product does for both."""
+    if any(user.op_type == "MatMul" and list(user.inputs) == [m["a"], m["b"]] for user, _ in m["a"].uses()):
+        return None
+    return Mismatch("op-type", "the same product without the scale", "none", m.root)
+
+
+def _biased(op: Any, x: Any, w: Any, factor: Any, bias: Any) -> Any:
+    return op.Add(scaled(op, "scaling", op.MatMul(x, w), factor), bias)
+
+
+def _through_bias(op: Builder, m: Match) -> ir.Value:
+    factor, tensor = factor_of(m, "scaling", "factor"), constant(m["bias"])
+    assert tensor is not None, "the rule requires a constant bias"
+    bias = op.constant((tensor.numpy() / factor).astype(tensor.dtype.numpy()), "bias")
+    return op.Mul(op.Add(op.MatMul(m["x"], m["w"]), bias), _constant(op, m, factor))
+
+
+def _vector(m: Match) -> Mismatch | None:
+    """A bias, which is copied, and never a weight."""
+    return None if rank(m["bias"]) == 1 else Mismatch("rank", "a bias of one dimension", m["bias"], m["bias"])
+
+
 def _float(m: Match) -> Mismatch | None:
     v = m.outputs[0]
     if v.dtype is not None and v.dtype.is_floating_point():
@@ -97,6 +125,7 @@ def _float(m: Match) -> Mismatch | None:
 
 _VIEW = (scalar_factor("factor"), _float)
 
+TWINS = [Rule("twin-scale", _scaled_twin, _hoisted, (scalar_factor("fa"), _float, _twin))]
 RULES = [
     Rule(
         "scores-scale",
@@ -106,4 +135,5 @@ RULES = [
     ),
     Rule("view-scale", _reshaped, _through_reshape, _VIEW),
     Rule("view-scale", _transposed, _through_transpose, _VIEW),
+    Rule("bias-scale", _biased, _through_bias, (*_VIEW, is_constant("w", "bias"), _vector)),
 ]

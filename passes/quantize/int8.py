@@ -19,9 +19,10 @@ import onnx_ir as ir
 from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
-from onnxsmith.passes.engine.require import dtype, is_constant, not_constant, shapes
+from onnxsmith.passes.engine.pattern import either
+from onnxsmith.passes.engine.require import dtype, is_constant, not_constant
 from onnxsmith.passes.engine.rule import Rule
-from onnxsmith.passes.engine.values import constant, rank
+from onnxsmith.passes.engine.values import constant, dims, rank
 from onnxsmith.passes.lower.kernels import MICROSOFT, Kernels
 
 Array = np.ndarray[Any, Any]
@@ -30,11 +31,12 @@ _LARGEST_CODE = 127
 
 
 def _product(op: Any, x: Any, weight: Any) -> Any:
-    return op.MatMul(x, weight)
+    """A head that is tied to its embedding table reads it through a Transpose."""
+    return op.MatMul(x, either("layout", straight=weight, turned=op.Transpose(weight, perm=[1, 0])))
 
 
 def _product_and_bias(op: Any, x: Any, weight: Any, bias: Any) -> Any:
-    return op.Add(op.MatMul(x, weight), bias)
+    return op.Add(_product(op, x, weight), bias)
 
 
 def _wide_enough(m: Match) -> Mismatch | None:
@@ -43,6 +45,16 @@ def _wide_enough(m: Match) -> Mismatch | None:
     if min(tensor.shape.numpy()) >= _SMALLEST:
         return None
     return Mismatch("cost", f"a weight of at least {_SMALLEST} x {_SMALLEST}", m["weight"], m["weight"])
+
+
+def _bias_of_columns(m: Match) -> Mismatch | None:
+    """The weights are a matrix, and the kernel takes a bias with one number for each of its N columns."""
+    shape, bias = dims(m["weight"]), m.get("bias")
+    if shape is None or len(shape) != 2:
+        return Mismatch("rank", "weights of two dimensions", m["weight"], m["weight"])
+    if bias is None or dims(bias) == [shape[0 if m.tag("layout") == "turned" else 1]]:
+        return None
+    return Mismatch("shape", "one bias for each column", bias, bias)
 
 
 def _without_bias(m: Match) -> Mismatch | None:
@@ -60,6 +72,7 @@ def _quantized_with(factors: Mapping[str, Array]) -> Any:
         x, weight, name = m["x"], constant(m["weight"]), str(m["weight"].name)
         assert weight is not None, "the rule requires a constant"
         matrix, factor = weight.numpy(), factors.get(str(x.name))
+        matrix = matrix.T if m.tag("layout") == "turned" else matrix
         if factor is not None:
             x, matrix = op.Mul(x, op.constant(1 / factor, f"{x.name}_smooth")), matrix * factor[:, None]
         codes, scales = quantize_columns(matrix)
@@ -83,7 +96,7 @@ def rules(kernels: Kernels, factors: Mapping[str, Array]) -> tuple[Rule, ...]:
         is_constant("weight", "bias"),
         not_constant("x"),
         dtype("x", ir.DataType.FLOAT),
-        shapes(weight="K N", bias="N"),
+        _bias_of_columns,
         _wide_enough,
         kernels.runs(MICROSOFT, "MatMulIntegerToFloat", "x"),
     )

@@ -1,7 +1,6 @@
-"""Ways to tell a Transformer where a token stands. T5's relative bias has a page of its own.
+"""Rotary positions, with the ways to stretch them over longer texts.
 
-Shapes: B batch, S query length, T key length, H heads, D head size, E hidden size. Positions are int64 [B, S] and
-count tokens, not padding, so that left- and right-padded batches give the same result.
+Shapes: B batch, S sequence, H heads, D head size.
 """
 
 from __future__ import annotations
@@ -12,66 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from onnxsmith.errors import BadInput
-
-
-def token_positions(attention_mask: Tensor) -> Tensor:
-    """[B, S] of 1 at tokens and 0 at padding -> int64 [B, S]: 0, 1, 2, ... over the tokens"""
-    return (attention_mask.cumsum(1) - 1).clamp(min=0)
-
-
-class LearnedPositions(nn.Embedding):
-    """One trained vector per position. ``offset`` rows at the start of the table stand for no position.
-
-    Gehring et al. 2017, arXiv:1705.03122; the offset is 2 in BART, and the padding id plus one in RoBERTa.
-    """
-
-    def __init__(self, rows: int, hidden: int, offset: int = 0) -> None:
-        super().__init__(rows, hidden)
-        self.offset = offset
-
-    def forward(self, positions: Tensor) -> Tensor:
-        """[B, S] -> [B, S, E]"""
-        return super().forward(positions + self.offset if self.offset else positions)
-
-
-def sinusoidal(positions: Tensor, hidden: int, *, interleaved: bool = True) -> Tensor:
-    """Sines and cosines of wavelengths from 2 pi to 10000 * 2 pi: [B, S] -> float32 [B, S, E].
-
-    Interleaved as in Vaswani et al. 2017 (arXiv:1706.03762), section 3.5; otherwise all sines come before the cosines,
-    which is how Marian lays them out. Raises BadInput for an odd ``hidden``.
-    """
-    if hidden % 2:
-        raise BadInput(f"sinusoidal positions need an even hidden size, not {hidden}")
-    frequencies = torch.tensor([10000 ** (-i / hidden) for i in range(0, hidden, 2)], device=positions.device)
-    angles = positions[:, :, None].float() * frequencies  # [B, S, E/2]
-    if interleaved:
-        return torch.stack((angles.sin(), angles.cos()), -1).flatten(2)
-    return torch.cat((angles.sin(), angles.cos()), -1)
-
-
-def alibi(positions: Tensor, heads: int) -> Tensor:
-    """A penalty on attention that grows with distance: [B, S] -> float32 [B, H, S, S].
-
-    Press et al. 2021, arXiv:2108.12409, section 3. Slopes are powers of 2 ** (-8 / H); where H is no power of two,
-    those of the power below and then every other one of the power above.
-    """
-    slopes = torch.tensor(alibi_slopes(heads), device=positions.device)[:, None, None]  # [H, 1, 1]
-    distance = positions[:, None, :] - positions[:, :, None]  # [B, S, T]
-    return slopes * distance[:, None].float()
-
-
-def alibi_slopes(heads: int) -> list[float]:
-    """One slope per head."""
-    below = 2 ** int(math.log2(heads))
-    slopes = [2 ** (-8 * (i + 1) / below) for i in range(below)]
-    return slopes + [2 ** (-4 * (i + 1) / below) for i in range(0, 2 * (heads - below), 2)]
+from onnxsmith.models.positions.base import Positions
 
 
 @dataclass(frozen=True)
-class Rotary:
+class Rotary(Positions):
     """Rotates pairs of a head's features by an angle that grows with position. Su et al. 2021, arXiv:2104.09864.
 
     Features i and i + D/2 make a pair, as Hugging Face stores Llama's weights. ``scaling`` holds the keys of
@@ -98,10 +45,10 @@ class Rotary:
         """The kind of scaling; older configs call the key "type"."""
         return str(self.scaling.get("rope_type") or self.scaling.get("type") or "default")
 
-    def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def tables(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """[B, S] -> cosines and sines, float32 [B, 1, S, D] each, for ``rotate``"""
-        frequencies = self._dynamic(positions) if self.kind == "dynamic" else self._fixed(positions.device)
-        angles = positions[:, None, :, None].float() * frequencies  # [B, 1, S, D/2]
+        frequencies = self._dynamic(places) if self.kind == "dynamic" else self._fixed(places.device)
+        angles = places[:, None, :, None].float() * frequencies  # [B, 1, S, D/2]
         angles = torch.cat((angles, angles), -1)  # [B, 1, S, D]
         scale = self._attention_factor()
         return (angles.cos(), angles.sin()) if scale == 1 else (angles.cos() * scale, angles.sin() * scale)
@@ -116,12 +63,12 @@ class Rotary:
             plain = self._by_dimension(plain)
         return torch.tensor(plain, device=device)
 
-    def _dynamic(self, positions: Tensor) -> Tensor:
+    def _dynamic(self, places: Tensor) -> Tensor:
         """The base grows once a batch is longer than what the model was trained on."""
-        longest = (positions.amax() + 1).clamp(min=self.length).float()
+        longest = (places.amax() + 1).clamp(min=self.length).float()
         factor, size = self._number("factor"), self.head_size
         theta = self.theta * (factor * longest / self.length - (factor - 1)) ** (size / (size - 2))
-        exponents = torch.tensor([-i / size for i in range(0, size, 2)], device=positions.device)
+        exponents = torch.tensor([-i / size for i in range(0, size, 2)], device=places.device)
         return torch.pow(theta, exponents)
 
     def _by_wavelength(self, frequency: float) -> float:
