@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command("export")
 @click.argument("source")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Hugging Face folder or GGUF file with the weights.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Hugging Face folder or GGUF file with weights.")
 @click.option("--task", help="A part of the model, such as encoder; a wrong one lists them. [default: the whole]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder or .onnx to write.")
 @click.option(
