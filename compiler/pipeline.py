@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxsmith.compiler.calibrate import smoothing
 from onnxsmith.compiler.target import Target
 from onnxsmith.passes import lift, lower
-from onnxsmith.passes.canonicalize import infer, shorten, sweep
+from onnxsmith.passes.canonicalize import follow, shorten, sweep
 from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.rewrite import Rewriter, Site
 from onnxsmith.passes.engine.rule import Rule
@@ -36,9 +36,9 @@ class Pass:
         prepared = self.prepare(model) if self.prepare else ()
         rewriter = Rewriter(self.rules + prepared, denied)
         while rewriter(model):  # again, since shapes that become known may let another rule hold
-            infer(model)
+            follow(model)
             if shorten(model):
-                infer(model)
+                follow(model)
             sweep(model)
         return Outcome(model, rewriter.remarks + rewriter.missed(model), rewriter.applied)
 

@@ -37,10 +37,19 @@ _SAME = frozenset(
         "Cos",
         "Sin",
         "Softplus",
+        "Sign",
+        "Ceil",
+        "Floor",
+        "Round",
+        "IsInf",
     }
 )
 _BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Where", "And", "Or", "Equal", "Less", "Greater", "Max"}) | (
     frozenset({"Min", "LessOrEqual", "GreaterOrEqual"})
+)
+
+_BOOLEAN = frozenset(
+    {"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not", "IsNaN", "IsInf"}
 )
 
 
@@ -52,6 +61,34 @@ def infer(model: ir.Model) -> None:
     if sum(propagate(graph) for graph in model.graphs()):
         with set_aside(model):
             inference(model)
+
+
+def follow(model: ir.Model) -> None:
+    """After a rewrite, the types and shapes of new values, in place: by this module where it knows them all.
+
+    ONNX's inference serializes the whole model; it runs only when a value is left without a type or a shape.
+    """
+    for graph in model.graphs():
+        for node in graph:
+            _type(node)
+        propagate(graph)
+    if any(v.dtype is None or v.shape is None for node in model.graph.all_nodes() for v in node.outputs):
+        infer(model)
+
+
+def _type(node: ir.Node) -> None:
+    """The type of a node's only output, for the operators that have a shape rule."""
+    if node.domain or len(node.outputs) != 1 or node.outputs[0].dtype is not None:
+        return
+    if node.op_type == "Cast":
+        node.outputs[0].dtype = ir.DataType(attribute(node, "to"))
+    elif node.op_type in _BOOLEAN:
+        node.outputs[0].dtype = ir.DataType.BOOL
+    elif node.op_type == "Shape":
+        node.outputs[0].dtype = ir.DataType.INT64
+    elif node.op_type in _RULES and node.op_type != "ConstantOfShape":
+        source = node.inputs[1 if node.op_type == "Where" else 0]
+        node.outputs[0].dtype = source.dtype if source is not None else None
 
 
 def propagate(graph: ir.Graph) -> bool:
@@ -81,7 +118,8 @@ def _open(v: ir.Value) -> bool:
 
 
 def _unnamed(dim: int | str | None) -> bool:
-    return dim is None or (isinstance(dim, str) and dim.startswith("unk__"))
+    """Unknown, named by ONNX's inference, or a formula that PyTorch did not simplify: (sequence**2)//sequence."""
+    return dim is None or (isinstance(dim, str) and (dim.startswith("unk__") or "//" in dim or "**" in dim))
 
 
 def _sharper(found: list[Size], v: ir.Value) -> bool:
@@ -279,6 +317,7 @@ _RULES: dict[str, Callable[[ir.Node], Sizes]] = {
     "Transpose": _transpose,
     "MatMul": _matmul,
     "Range": _range,
+    "Shape": lambda node: None if (found := evaluate(node.outputs[0])) is None else [Size(len(found))],
     "Attention": _attention,
     "Gather": _gather,
     "Concat": _concat,

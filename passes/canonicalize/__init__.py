@@ -12,9 +12,9 @@ from onnxsmith.passes.canonicalize.tidy import prune, sweep, tidy
 from onnxsmith.passes.canonicalize.ties import share
 from onnxsmith.passes.canonicalize.views import shorten
 from onnxsmith.passes.engine.names import name_nodes
-from onnxsmith.passes.symbolic import infer
+from onnxsmith.passes.symbolic import follow, infer
 
-__all__ = ["canonicalize", "convert", "infer", "prune", "share", "shorten", "sweep", "tidy"]
+__all__ = ["canonicalize", "convert", "follow", "infer", "prune", "share", "shorten", "sweep", "tidy"]
 
 
 def canonicalize(model: ir.Model) -> ir.Model:

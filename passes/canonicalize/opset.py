@@ -17,6 +17,10 @@ OPSET = 23
 OLDEST, NEWEST = 9, 25
 _SMALL_BYTES = 4096  # axes, shapes and scalars, which the converter has to read
 
+# ONNX Runtime has these in ONNX's own domain at every opset, and its optimizer writes them into old models.
+ORT_OPERATORS = frozenset({"LayerNormalization", "SimplifiedLayerNormalization"})
+_ASIDE = "onnxsmith.aside"
+
 
 def convert(model: ir.Model) -> ir.Model:
     """Return the model at opset 23, or as it is when it is newer.
@@ -34,6 +38,7 @@ def convert(model: ir.Model) -> ir.Model:
     metadata = {_key(n): (n.name, dict(n.metadata_props)) for n in model.graph.all_nodes()}
     given = {v.name for v in model.graph.inputs}
     weights = _detach(model)
+    aside = _set_aside(model, version)
     try:
         proto = onnx.version_converter.convert_version(ir.to_proto(model), OPSET)
     except Exception as e:  # the C++ converter raises whatever it meets
@@ -41,6 +46,8 @@ def convert(model: ir.Model) -> ir.Model:
     finally:
         _attach(model, weights, given)
     converted = ir.from_proto(proto)
+    if aside:
+        _bring_back(converted)
     _attach(converted, weights, given)
     _restore(converted, model, metadata)
     return converted
@@ -50,11 +57,31 @@ def _key(node: ir.Node) -> str:
     return "\0".join(str(v.name) for v in node.outputs)
 
 
+def _set_aside(model: ir.Model, version: int) -> bool:
+    """Move ORT's own operators, which the converter does not know, out of its sight. Returns whether any."""
+    unknown = {op for op in ORT_OPERATORS if not onnx.defs.has(op, version)}
+    nodes = [n for n in model.graph.all_nodes() if not n.domain and n.op_type in unknown]
+    for node in nodes:
+        node.domain = _ASIDE
+    if nodes:
+        model.opset_imports[_ASIDE] = 1
+    return bool(nodes)
+
+
+def _bring_back(model: ir.Model) -> None:
+    for node in model.graph.all_nodes():
+        if node.domain == _ASIDE:
+            node.domain = ""
+            if node.op_type == "SimplifiedLayerNormalization" and len(node.outputs) == 1:
+                node.op_type = "RMSNormalization"  # the same inputs and attributes, in the standard since opset 23
+    del model.opset_imports[_ASIDE]
+
+
 def _detach(model: ir.Model) -> dict[str, ir.TensorProtocol]:
     """Turn large initializers into plain graph inputs; returns their tensors by name."""
     graph, weights = model.graph, {}
     for name, v in list(graph.initializers.items()):
-        if v.const_value is None:
+        if v.const_value is None or v.const_value.dtype == ir.DataType.STRING:
             continue
         if v.const_value.nbytes <= _SMALL_BYTES and readable(v.const_value):
             v.const_value = ir.tensor(v.const_value.numpy(), name=name)  # a proto forgets the folder of a file
