@@ -171,6 +171,18 @@ def _matmul(node: ir.Node) -> Sizes:
     return [_meet(list(column)) for column in zip(*batch, strict=False)][: rank - 2] + [a[-2], b[-1]]
 
 
+def _einsum(node: ir.Node) -> Sizes:
+    terms, arrow, result = attribute(node, "equation").replace(" ", "").partition("->")
+    found: dict[str, list[Size]] = {}
+    for term, v in zip(terms.split(","), node.inputs, strict=True):
+        shape = sizes(v)
+        if shape is None or len(shape) != len(term):  # an ellipsis stands for several
+            return None
+        for letter, size in zip(term, shape, strict=True):
+            found.setdefault(letter, []).append(size)
+    return [_agreed(found[letter]) for letter in result] if arrow and "." not in result else None
+
+
 def _gather(node: ir.Node) -> Sizes:
     data, index = sizes(node.inputs[0]), sizes(node.inputs[1])
     if data is None or index is None:
@@ -316,6 +328,7 @@ _RULES: dict[str, Callable[[ir.Node], Sizes]] = {
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax"), _reduce),
     "Transpose": _transpose,
     "MatMul": _matmul,
+    "Einsum": _einsum,
     "Range": _range,
     "Shape": lambda node: None if (found := evaluate(node.outputs[0])) is None else [Size(len(found))],
     "Attention": _attention,

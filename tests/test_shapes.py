@@ -120,11 +120,29 @@ def test_a_target_that_does_not_divide_is_unknown() -> None:
         ("s = Shape<start=1, end=2>(x) n = Neg(s) v = Slice(x, n, all, at)", ["B", "S", 8]),
         ("v = ReduceMean(x, at)", ["B", 1, 8]),
         ("v = ReduceMean<keepdims=0>(x, at)", ["B", 8]),
+        ("v = Concat<axis=-1>(x, x)", ["B", "S", 16]),
+        ("v = Concat<axis=1>(p, x)", ["B", "P + S", 8]),
+        ("v = Concat<axis=1>(one_row, x)", ["B", "S + 1", 8]),
+        ("s = Shape<start=2>(x) h = Div(s, two) v = Slice(x, zero1, h, last)", ["B", "S", 4]),
+        ("s = Shape<start=2>(x) h = Div(s, two) v = Slice(x, h, all, last)", ["B", "S", 4]),
+        ("s = Shape<start=1, end=2>(x) v = Slice(table, zero1, s, zero1)", ["S", 8]),
+        ("v = Flatten<axis=2>(x)", ["B*S", 8]),
+        ("s = Shape<start=0, end=1>(x) t = Concat<axis=0>(s, two) v = Tile(w, t)", ["8*B", 6]),
+        ("s = Shape(x) v = ConstantOfShape(s)", ["B", "S", 8]),
+        ('v = Einsum<equation="bse,ef->bfs">(x, w)', ["B", 3, "S"]),
+        (
+            "s = Shape(x) o = ConstantOfShape<value = int64[1] {1}>(three) c0 = Equal(s, minus)"
+            " t = Where(c0, o, s) v = Expand(c, t)",
+            ["B", "S", 8],
+        ),
     ],
 )
 def test_names_survive_inference(body: str, expected: list[int | str]) -> None:
     consts = (
-        "int64 zero = {0}, int64 one = {1}, int64[1] at = {1}, float c = {1.0}, int64[1] all = {9223372036854775807}"
+        "int64 zero = {0}, int64 one = {1}, int64[1] at = {1}, float c = {1.0}, int64[1] all = {9223372036854775807},"
+        "int64[1] zero1 = {0}, int64[1] two = {2}, int64[1] last = {2}, int64[1] three = {3}, "
+        "int64[3] minus = {-1, -1, -1}"
     )
-    values = inferred(body, consts, "float[B,S,8] x, float[8,3] w")
+    given = "float[B,S,8] x, float[8,3] w, float[B,P,8] p, float[B,1,8] one_row, float[64,8] table"
+    values = inferred(body, consts, given)
     assert dims(values["v"]) == expected
