@@ -57,7 +57,17 @@ class CumSum(OpRun):
         return (np.flip(total, at) if reverse else total,)
 
 
-for _operator in (Erf, Gelu, CumSum):
+class GatherElements(OpRun):
+    """GatherElements-13 for tables of any length; onnx's own stops at 64 rows."""
+
+    def _run(self, data: NDArray[Any], indices: NDArray[Any], axis: int = 0) -> tuple[NDArray[Any]]:
+        at = axis % data.ndim
+        within = tuple(slice(None) if i == at else slice(n) for i, n in enumerate(indices.shape))
+        return (np.take_along_axis(data[within], indices, at),)  # negative indices count from the end, as ONNX's do
+
+
+_OPERATORS = (Erf, Gelu, CumSum, GatherElements)
+for _operator in _OPERATORS:
     _operator.op_domain = ""
 
 
@@ -82,7 +92,7 @@ class Reference:
     @cached_property
     def _double(self) -> tuple[ReferenceEvaluator, dict[str, NDArray[Any]]]:
         proto, weights = to_double(self._model)
-        return ReferenceEvaluator(proto, new_ops=[Erf, Gelu, CumSum]), weights
+        return ReferenceEvaluator(proto, new_ops=list(_OPERATORS)), weights
 
 
 def _is_single(v: NDArray[Any]) -> bool:

@@ -136,3 +136,18 @@ def test_double_is_closer_than_single() -> None:
     truth, single = Reference(encoder()).run(feeds)["hidden"], run_model(encoder())(feeds)["hidden"]
     assert truth.dtype == np.float64
     assert 0 < np.abs(truth - single).max() < 1e-4
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(0, (70, 2)), (-1, (80, 5)), (1, (3, 4))])
+def test_gathering_elements(axis: int, shape: tuple[int, int]) -> None:
+    """Of more rows than onnx's own evaluator takes, and of fewer than the table has."""
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(80, 5)).astype(np.float32)
+    length = data.shape[axis]
+    indices = rng.integers(-length, length, shape)
+    head = "(float[N,M] x, int64[K,L] i) => (float[K,L] y)"
+    found = run(f"{{ y = GatherElements<axis={axis}>(x, i) }}", {"x": data, "i": indices}, head)
+    for place in np.ndindex(*shape):
+        source = list(place)
+        source[axis] = indices[place]
+        assert found[place] == data[tuple(source)]
