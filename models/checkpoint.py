@@ -65,9 +65,9 @@ def load_checkpoint(
         structure: look for no weights; the module stays on the meta device.
 
     Raises:
-        BadInput: no such folder or file, no or broken config.json or weights, another architecture, a pickle that was not
-            allowed, a tensor that is missing, extra or of another shape, a pooling that is not the mean, or a tokenizer
-            that cannot be read or has more tokens than the model.
+        BadInput: no such folder or file, no or broken config.json or weights, another architecture, a pickle that was
+            not allowed, a tensor that is missing, extra or of another shape, a pooling that is not the mean, or a
+            tokenizer that cannot be read or has more tokens than the model.
     """
     folder = Path(folder)
     if folder.suffix == ".gguf" and not folder.is_dir():
