@@ -37,13 +37,14 @@ class _Plan:
     length: int
     past: int  # tokens in the cache, where the model has one
     mask: str  # full, right, left, one, blocked
+    flag: bool = True  # what a boolean of one element says: which branch is taken
 
 
 PLANS = (
     _Plan("one token", 1, 1, 6, "full"),
-    _Plan("no padding", 2, 7, 0, "full"),
+    _Plan("no padding", 2, 7, 0, "full", False),
     _Plan("right padding", 3, 16, 3, "right"),
-    _Plan("left padding", 3, 16, 5, "left"),
+    _Plan("left padding", 3, 16, 5, "left", False),
     _Plan("one token allowed", 2, 9, 1, "one"),
     _Plan("a blocked row", 3, 8, 2, "blocked"),
     _Plan("long", 1, 64, 0, "right"),
@@ -87,6 +88,8 @@ def _case(
             feeds[name] = rng.standard_normal(shape).astype(v.dtype.numpy())
         elif table is not None:
             feeds[name] = _ids(shape, table, rng).astype(_numpy(v))
+        elif v.dtype == ir.DataType.BOOL and np.prod(shape) == 1 and len(shape) < 2:
+            feeds[name] = np.full(shape, plan.flag)
         else:
             mask = _mask(plan.mask, shape)
             feeds[name] = mask.astype(_numpy(v))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 from google.protobuf.message import DecodeError
 
-from onnxsmith.compiler import external
+from onnxsmith.compiler import external, wellformed
 from onnxsmith.compiler.inline import skeleton
 from onnxsmith.errors import BadInput
 from onnxsmith.passes.engine.absent import AbsentTensor
@@ -22,8 +23,8 @@ def load_model(path: str | Path) -> ir.Model:
     """Load a model or an artifact's model; weights are memory-mapped when they are first used.
 
     Raises:
-        BadInput: nothing there, an empty, truncated or foreign file, no operators, no opset, or external data
-            that is missing, too short, or outside the model's folder.
+        BadInput: nothing there, an empty, truncated or foreign file, no operators, no opset, a graph that does not
+            hang together, or external data that is missing, too short, or outside the model's folder.
     """
     artifact = open_artifact(path)
     file = artifact.model
@@ -34,8 +35,10 @@ def load_model(path: str | Path) -> ir.Model:
         raise BadInput(f"{file} names no opset_import of ONNX's own operators; export the model again")
     if not artifact.is_structure:
         external.resolve(proto, file)
+    wellformed.check(proto, file)
     try:
         model = ir.from_proto(proto)
+        common.TopologicalSortPass()(model)
         _map_weights(model, file, weights)
         if artifact.is_structure:
             _forget_weights(model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
@@ -117,13 +117,26 @@ def _observed(step: Pass, model: ir.Model, observer: Observer | None) -> Outcome
             break
         rejected = found
         denied |= rejected
-    if rejected != denied:
-        # Rewrites that build on a broken one fail before it does. Without that one, they may hold.
-        spared = step.run(model.clone(), rejected)
-        if not observer(step, model, spared):
-            outcome, denied = spared, rejected
+    for spared in _perhaps_sound(denied, rejected):
+        left = denied - spared
+        if not left or left == denied:
+            continue
+        again = step.run(model.clone(), left)
+        if not observer(step, model, again):
+            outcome, denied = again, left
     remarks = outcome.remarks + [_undone(site) for site in denied]
     return replace(outcome, remarks=remarks, undone=list(denied))
+
+
+def _perhaps_sound(denied: set[Site], rejected: set[Site]) -> Iterator[set[Site]]:
+    """Denied sites that may hold after all, to be tried in turn.
+
+    Rewrites that build on a broken one fail before it does: the one ``rejected`` last is to blame. Rules that change
+    the body of one node are only seen to fail together, whichever of them is broken.
+    """
+    yield denied - rejected
+    for rule in sorted({site.rule for site in denied}):
+        yield {site for site in denied if site.rule == rule}
 
 
 def _undone(site: Site) -> Remark:

@@ -1,4 +1,7 @@
-"""What a pass changed, as regions that can be run alone: the new nodes, what they read, what they give."""
+"""What a pass changed, as regions that can be run alone: the new nodes, what they read, what they give.
+
+What changed inside an If, Loop or Scan cannot be cut out of it: there the region is the whole node.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,34 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxsmith.compiler.bodies import inside, reads
 from onnxsmith.passes.engine.provenance import rule_of
 
 
 @dataclass(frozen=True)
 class Region:
-    """Connected new nodes. ``inputs`` and ``outputs`` are names that exist before the pass as well."""
+    """Connected nodes that are new or have ``new`` ones inside; the names exist before the pass as well."""
 
     nodes: tuple[ir.Node, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    new: frozenset[ir.Node]
 
-    @property
-    def rules(self) -> set[str]:
-        return {rule for node in self.nodes if (rule := rule_of(node))}
+    def rules_at(self, output: str) -> list[str]:
+        """The rules behind an output: the one that built its node, or all that built in the bodies of its node."""
+        node = next(n for n in self.nodes if any(v.name == output for v in n.outputs))
+        built = [node] if node in self.new else [n for n in inside(node) if n in self.new]
+        return list(dict.fromkeys(rule_of(n) or "tidy" for n in built))
 
 
 def changed(before: ir.Model, after: ir.Model) -> list[Region]:
     """The regions of new nodes; a region whose boundary did not exist before is left to the final check."""
-    old_nodes = {n.name for n in before.graph}
+    old_nodes = {n.name for n in before.graph.all_nodes()}
     old_values = {v.name for n in before.graph for v in n.outputs}
     old_values |= {v.name for v in before.graph.inputs} | set(before.graph.initializers)
-    added = [n for n in after.graph if n.name not in old_nodes]
-    regions = [_region(group, after.graph) for group in _connected(added)]
+    new = frozenset(n for n in after.graph.all_nodes() if n.name not in old_nodes)
+    added = [n for n in after.graph if n in new or not new.isdisjoint(inside(n))]
+    regions = [_region(group, new) for group in _connected(added)]
     return [r for r in regions if r.outputs and old_values.issuperset(r.inputs + r.outputs)]
 
 
@@ -36,7 +44,7 @@ def _connected(nodes: list[ir.Node]) -> list[list[ir.Node]]:
     group: dict[ir.Node, list[ir.Node]] = {}
     for node in nodes:
         merged = [node]
-        for producer in {v.producer() for v in node.inputs if v is not None}:
+        for producer in {v.producer() for v in reads(node)}:
             if producer in group and group[producer] is not merged:
                 merged = group[producer] + merged
                 for member in merged:
@@ -46,16 +54,16 @@ def _connected(nodes: list[ir.Node]) -> list[list[ir.Node]]:
     return [list(dict.fromkeys(members)) for members in {id(g): g for g in group.values()}.values()]
 
 
-def _region(nodes: list[ir.Node], graph: ir.Graph) -> Region:
-    inside = set(nodes)
-    reads = [v for n in nodes for v in n.inputs if v is not None and v.producer() not in inside]
-    gives = [v for n in nodes for v in n.outputs if _leaves(v, inside)]
-    inputs = [str(v.name) for v in reads if not (v.is_initializer() and not v.is_graph_input())]
-    return Region(tuple(nodes), tuple(dict.fromkeys(inputs)), tuple(str(v.name) for v in gives))
+def _region(nodes: list[ir.Node], new: frozenset[ir.Node]) -> Region:
+    within = {*nodes, *(inner for n in nodes for inner in inside(n))}
+    taken = [v for n in nodes for v in reads(n) if v.producer() not in within]
+    gives = [v for n in nodes for v in n.outputs if _leaves(v, within)]
+    inputs = [str(v.name) for v in taken if not (v.is_initializer() and not v.is_graph_input())]
+    return Region(tuple(nodes), tuple(dict.fromkeys(inputs)), tuple(str(v.name) for v in gives), new)
 
 
-def _leaves(v: ir.Value, inside: set[ir.Node]) -> bool:
-    return v.is_graph_output() or any(user not in inside for user, _ in v.uses())
+def _leaves(v: ir.Value, within: set[ir.Node]) -> bool:
+    return v.is_graph_output() or any(user not in within for user, _ in v.uses())
 
 
 def cut(model: ir.Model, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> ir.Model:
@@ -91,7 +99,7 @@ def _needed(given: list[ir.Value], stop: set[ir.Value]) -> set[ir.Node]:
         if node is None or node in needed:
             continue
         needed.add(node)
-        stack += [v for v in node.inputs if v is not None and v not in stop]
+        stack += [v for v in reads(node) if v not in stop]
     return needed
 
 

@@ -19,10 +19,9 @@ from onnxsmith.compiler import inputs
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.pipeline import Outcome, Pass
 from onnxsmith.compiler.reference import Reference
-from onnxsmith.compiler.region import Region, changed, cut, expose
+from onnxsmith.compiler.region import changed, cut, expose
 from onnxsmith.compiler.session import run_model
 from onnxsmith.errors import BadInput, first_line
-from onnxsmith.passes.engine.provenance import rule_of
 from onnxsmith.passes.engine.rewrite import Site
 from onnxsmith.runtime.parity import ErrorRatio, cosine, counted, error_ratio, rms
 
@@ -128,7 +127,7 @@ def check_regions(before: ir.Model, after: ir.Model, cases: Iterable[Case]) -> l
             for name in region.outputs:
                 ratio = error_ratio(result[name], captured[name], truth[name]) if name in result else _REFUSED
                 tally.add(name, ratio, case, truth[name])
-    return [tally.evidence(_rule_at(region, name), name) for region in regions for name in region.outputs]
+    return [tally.evidence(rule, name) for r in regions for name in r.outputs for rule in r.rules_at(name)]
 
 
 def _attempt(model: ir.Model, **options: Any) -> Callable[[Values], Values]:
@@ -145,11 +144,6 @@ def _attempt(model: ir.Model, **options: Any) -> Callable[[Values], Values]:
             return {}
 
     return call
-
-
-def _rule_at(region: Region, output: str) -> str:
-    node = next(n for n in region.nodes if any(v.name == output for v in n.outputs))
-    return rule_of(node) or "tidy"
 
 
 @dataclass
@@ -178,7 +172,7 @@ def check_whole(
 ) -> list[Evidence]:
     """The compiled model, run with its session options, against the original in float64: one evidence per output."""
     if not cases:
-        raise Unverifiable("the original runs on none of the verification inputs")
+        raise Unverifiable(_why_none(original))
     reference, baseline = Reference(original), run_model(original)
     candidate = _attempt(compiled, optimize=True, config=config)
     tally = _Tally()
@@ -191,6 +185,16 @@ def check_whole(
             found = error_ratio(result[name], own[name], truth[name], case.rows) if name in result else _REFUSED
             tally.add(name, found, case, truth[name])
     return [tally.evidence("whole model", name) for name in tally.worst]
+
+
+def _why_none(original: ir.Model) -> str:
+    """Why there are no cases that the original runs."""
+    try:
+        run_model(original)
+    except BadInput as e:
+        reason = first_line(e.__cause__ or e).rpartition("failed:")[2]  # before that is a temporary file's name
+        return f"ONNX Runtime refuses the original: {reason.strip()}"
+    return "the original runs on none of the verification inputs"
 
 
 def _truth(reference: Reference, case: Case) -> Values:

@@ -7,7 +7,7 @@ import onnx_ir.passes.common as common
 
 from onnxsmith.passes.canonicalize import axes
 from onnxsmith.passes.canonicalize.known import fix
-from onnxsmith.passes.canonicalize.opset import convert
+from onnxsmith.passes.canonicalize.opset import convert, share_imports
 from onnxsmith.passes.canonicalize.tidy import prune, sweep, tidy
 from onnxsmith.passes.canonicalize.ties import share
 from onnxsmith.passes.canonicalize.views import shorten
@@ -25,6 +25,7 @@ def canonicalize(model: ir.Model) -> ir.Model:
     if model.functions:
         model = common.InlinePass()(model).model
     model = convert(model)
+    share_imports(model)
     name_nodes(model)
     if model.ir_version < 4:  # every initializer had to be an input then, and is a constant all the same
         common.RemoveInitializersFromInputsPass()(model)

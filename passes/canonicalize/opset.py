@@ -53,6 +53,12 @@ def convert(model: ir.Model) -> ir.Model:
     return converted
 
 
+def share_imports(model: ir.Model) -> None:
+    """Let the bodies of If, Loop and Scan answer for the model's opsets, by which default attributes are told."""
+    for graph in model.graph.subgraphs():
+        graph.opset_imports.update(model.opset_imports)
+
+
 def _key(node: ir.Node) -> str:
     return "\0".join(str(v.name) for v in node.outputs)
 

@@ -49,7 +49,7 @@ def annotate(model: ir.Model) -> list[Remark]:
     """Write the meaning of every Attention's mask into the node's metadata; one analysis remark each."""
     known: dict[ir.Value, MaskMeaning | None] = {}
     remarks = []
-    for node in [n for n in model.graph if n.op_type == "Attention" and not n.domain]:
+    for node in [n for n in model.graph.all_nodes() if n.op_type == "Attention" and not n.domain]:
         mask = node.inputs[3] if len(node.inputs) > 3 else None
         if mask is not None and mask not in known:
             known[mask] = recognise(mask, model.graph)
@@ -118,7 +118,7 @@ def _cone_model(mask: ir.Value, cone: list[ir.Node], graph: ir.Graph) -> _ConeMo
     inputs = {str(v.name): v for v in graph.inputs}
     for node in cone:
         inputs.update({str(v.name): v for v in node.inputs if v is not None and node.op_type == "Shape"})
-    order = [n for n in graph if n in set(cone)]
+    order = [n for n in graph.all_nodes() if n in set(cone)]
     constants = [v for n in order for v in n.inputs if constant(v) is not None]
     proto = onnx.helper.make_graph(
         [ir.to_proto(n) for n in order],
