@@ -88,7 +88,8 @@ def _type(node: ir.Node) -> None:
         node.outputs[0].dtype = ir.DataType.INT64
     elif node.op_type in _RULES and node.op_type != "ConstantOfShape":
         source = node.inputs[1 if node.op_type == "Where" else 0]
-        node.outputs[0].dtype = source.dtype if source is not None else None
+        if source is not None and source.dtype is not None:
+            node.outputs[0].dtype = source.dtype
 
 
 def propagate(graph: ir.Graph) -> bool:

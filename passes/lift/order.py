@@ -2,6 +2,7 @@
 
     product + (bias + residual)     (product + bias) + residual
     x * (gate(x) * y)               (x * gate(x)) * y
+    (c * x) * x                     c * (x * x)
 
 Sums and products of real numbers associate, and in floating point they do so up to rounding. A gate is computed from
 the value that it multiplies: the factor of a norm, a sigmoid, GELU's curve.
@@ -116,6 +117,14 @@ def _gated_already(m: Match) -> Mismatch | None:
     return Mismatch("op-type", "a gated product", m["x"], m["x"])
 
 
+def _scaled_square(op: Any, x: Any, factor: Any) -> Any:
+    return op.Mul(op.Mul(x, factor), x)
+
+
+def _square_first(op: Builder, m: Match) -> ir.Value:
+    return op.Mul(op.Mul(m["x"], m["x"]), m["factor"])
+
+
 def _gates(gate: ir.Value | None, x: ir.Value | None) -> bool:
     """Whether the gate is a curve of x, a constant factor of x aside."""
     if gate is None or x is None or constant(x) is not None:
@@ -157,4 +166,5 @@ RULES = [
     Rule("gate-first", _inner_divisor, _divisor_first, (_divided,)),
     Rule("gate-first", _outer_factor, _factor_first, _FACTOR),
     Rule("gate-first", _inner_factor, _factor_first, _FACTOR),
+    Rule("square-first", _scaled_square, _square_first, (scalar_constant("factor"), not_constant("x"))),
 ]
