@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onnxsmith.compiler.report import OptimizeReport, RuleSummary
     from onnxsmith.compiler.sites import Site
 
-STATUSES = ("fused", "already fused", "missed")
+STATUSES = ("fused", "already fused", "missed", "inexpressible")
 
 
 def print_sites(sites: Sequence[Site]) -> None:
@@ -26,26 +26,27 @@ def print_sites(sites: Sequence[Site]) -> None:
 
 
 def print_coverage(sites: Sequence[Site]) -> None:
-    """One row per kind of site: how many are fused, were fused before, or are missed."""
+    """One row per kind of site: how many are fused, were fused before, are missed, or are in no operator's reach."""
     if not sites:
         console.emit("no attention, norm or feed-forward site found: is this a Transformer?")
         return
     counts = Counter((site.kind, site.status) for site in sites)
     kinds = dict.fromkeys(site.kind for site in sites)
+    statuses = [s for s in STATUSES if s != "inexpressible" or any(site.status == s for site in sites)]
     rows = []
     for kind in kinds:
-        numbers = [counts[kind, status] for status in STATUSES]
+        numbers = [counts[kind, status] for status in statuses]
         rows.append((kind, sum(numbers), *numbers))
-    console.table("coverage", ("kind", ">sites", *(f">{status}" for status in STATUSES)), rows)
+    console.table("coverage", ("kind", ">sites", *(f">{status}" for status in statuses)), rows)
 
 
 def print_report(report: OptimizeReport) -> None:
     """What `optimize` did: coverage, the parity of each rewrite, the missed sites and the sizes."""
     print_coverage(report.sites)
     _print_rewrites(report.rewrites)
-    missed = [site for site in report.sites if site.status == "missed"]
-    print_sites(missed)
-    if report.sites and not missed:
+    left = [site for site in report.sites if site.status in ("missed", "inexpressible")]
+    print_sites(left)
+    if report.sites and all(site.status != "missed" for site in left):
         console.emit("no site missed")
     console.emit(f"nodes {report.nodes_before} -> {report.nodes_after}")
     console.emit(f"size {megabytes(report.bytes_before)} -> {megabytes(report.bytes_after)}")

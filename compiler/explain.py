@@ -43,12 +43,12 @@ class Explanation:
 
 
 def require(explanation: Explanation, wanted: Mapping[str, int | None]) -> None:
-    """Hold the sites to a gate: of each kind, so many are fused, or all of them and at least one (None).
+    """Hold the sites to a gate: of each kind, so many are fused, or at least one and all that can be (None).
 
     Raises CheckFailed that names the first kind that falls short, with its counts and the first reason.
     """
     for kind, least in wanted.items():
-        sites = [site for site in explanation.sites if site.kind == kind]
+        sites = [site for site in explanation.sites if site.kind == kind and site.status != "inexpressible"]
         missed = [site for site in sites if site.status == "missed"]
         fused = len(sites) - len(missed)
         if fused >= (max(len(sites), 1) if least is None else least):

@@ -33,7 +33,8 @@ _CURVES = frozenset({"Erf", "Tanh", "Sigmoid"})
 _PRODUCTS = frozenset({"MatMul", "Gemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits", "FusedGemm"})
 _ELEMENTWISE = frozenset(
     {"Add", "Sub", "Mul", "Div", "Pow", "Where", "Max", "Min", "Cast", "Neg", "IsNaN", "Clip", "Dropout", "Identity"}
-) | frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "DynamicQuantizeLinear"})
+) | frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Split", "Slice", "DynamicQuantizeLinear"})
+_OUTSIDE = "the epsilon is outside the root: no operator computes that"
 _REACH = 8  # elementwise steps between the parts of one site; the longest spelling known has six
 
 
@@ -41,7 +42,8 @@ _REACH = 8  # elementwise steps between the parts of one site; the longest spell
 class Site:
     """One place where a Transformer graph should hold one operator.
 
-    ``status`` is "fused" (by ``rule``), "already fused" (by whoever made the file) or "missed" (for ``reason``).
+    ``status`` is "fused" (by ``rule``), "already fused" (by whoever made the file), "missed" (for ``reason``) or
+    "inexpressible": no operator computes it, and ``reason`` says why.
     ``where`` is the PyTorch module path when the exporter recorded it, else the node's name.
     """
 
@@ -64,6 +66,7 @@ class Anchor:
     node: str
     where: str
     fused: bool
+    inexpressible: str | None = None
 
 
 def find(model: ir.Model) -> list[Anchor]:
@@ -71,8 +74,11 @@ def find(model: ir.Model) -> list[Anchor]:
     found = []
     for node in model.graph.all_nodes():
         kind, fused = _kind(node)
+        where = module_of(node) or str(node.name)
         if kind:
-            found.append(Anchor(kind, str(node.name), module_of(node) or str(node.name), fused))
+            found.append(Anchor(kind, str(node.name), where, fused))
+        elif _is_guarded_outside(node):
+            found.append(Anchor("norm", str(node.name), where, False, _OUTSIDE))
     return found
 
 
@@ -102,11 +108,41 @@ def _is_product(node: ir.Node) -> bool:
 
 def _is_deviation(node: ir.Node) -> bool:
     """The root of a mean, guarded by an epsilon: what every normalisation has."""
-    root = node.op_type == "Sqrt" or (node.op_type == "Pow" and scalar(node.inputs[1]) in (0.5, -0.5))
-    add = node.inputs[0].producer() if root and node.inputs[0] is not None else None
+    add = node.inputs[0].producer() if _is_root(node) and node.inputs[0] is not None else None
     if add is None or add.op_type != "Add" or not any(constant(v) is not None for v in add.inputs):
         return False
     return any(p is not None and p.op_type == "ReduceMean" for p in (v.producer() for v in add.inputs if v))
+
+
+def _is_root(node: ir.Node) -> bool:
+    return node.op_type == "Sqrt" or (node.op_type == "Pow" and scalar(node.inputs[1]) in (0.5, -0.5))
+
+
+def _is_guarded_outside(node: ir.Node) -> bool:
+    """A deviation or a length that divides what it is computed from, its epsilon added or compared after the root."""
+    length = node.op_type == "ReduceL2" and _reaches(_readers, node, _scales)
+    if not length and not (_is_root(node) and _reaches(_producers, node, _is_mean)):
+        return False
+    guards = [n for n in _readers(node) if n.op_type in ("Add", "Max", "Clip") and any(map(constant, n.inputs[1:]))]
+    return any(_divides(value) for guard in guards for value in guard.outputs)
+
+
+def _is_mean(node: ir.Node) -> bool:
+    return node.op_type in ("ReduceMean", "ReduceSum", "ReduceSumSquare")
+
+
+def _scales(node: ir.Node) -> bool:
+    """A product with a weight of each feature."""
+    weights = [c for v in node.inputs if (c := constant(v)) is not None]
+    return node.op_type == "Mul" and any(c.size > 1 for c in weights)
+
+
+def _divides(value: ir.Value) -> bool:
+    """Whether the value is a divisor, as it is or expanded to the dividend's shape."""
+    return any(
+        (user.op_type == "Div" and at == 1) or (user.op_type in ("Expand", "Reshape") and _divides(user.outputs[0]))
+        for user, at in value.uses()
+    )
 
 
 def _gates_its_input(curve: ir.Node) -> bool:
@@ -177,6 +213,8 @@ def _settled(
     if anchor.fused:
         rule = _rules(node) if node is not None else None
         return Site(anchor.kind, anchor.where, "fused" if rule else "already fused", rule, detail)
+    if anchor.inexpressible:
+        return Site(anchor.kind, anchor.where, "inexpressible", None, detail, anchor.inexpressible)
     remark = reasons.get(anchor.node)
     reason = remark.reason + (f" at {remark.at}" if remark.at else "") if remark else "no rule knows this form"
     return Site(anchor.kind, anchor.where, "missed", remark.rule if remark else None, detail, reason)

@@ -75,6 +75,12 @@ def test_a_missed_site_says_why(name: str, kind: str, reason: str) -> None:
     assert all(str(s.reason).startswith(f"{reason}: ") for s in found)
 
 
+def test_no_operator_has_its_epsilon_outside_the_root() -> None:
+    (site,) = case("norm/epsilon-outside")
+    assert (site.kind, site.status) == ("norm", "inexpressible")
+    assert site.reason == "the epsilon is outside the root: no operator computes that"
+
+
 def test_a_softmax_without_products_is_no_attention() -> None:
     model = parsed("""
 <ir_version: 10, opset_import: ["" : 23]>
