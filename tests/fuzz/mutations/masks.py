@@ -1,0 +1,75 @@
+"""Masks: Where instead of Add and back, inverted conditions, other numbers for what is blocked.
+
+These hold for rows with an allowed key, and the fuzzer's inputs have no other rows: where every key is blocked, the
+numbers decide what the row becomes, so spellings differ there by right.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxsmith.passes.engine.build import Builder
+from onnxsmith.passes.engine.match import Match
+from onnxsmith.passes.engine.mismatch import Mismatch
+from onnxsmith.passes.engine.require import scalar_constant
+from tests.fuzz.mutation import Mutation, Respelling, is_float
+from tests.fuzz.mutations.arithmetic import number, value
+
+_LOWEST = float(np.finfo(np.float32).min)
+_NEUTRAL = (-1e4, -1e9, _LOWEST / 2, _LOWEST)
+
+
+def _blocking(m: Match) -> Mismatch | None:
+    return None if value(m, "low") <= -1e4 else Mismatch("constant", "a blocking number", m["low"], m["low"])
+
+
+def _padded(op: Any, s: Any, kept: Any, low: Any) -> Any:
+    return op.Add(s, op.Mul(op.Sub(1.0, op.Cast(kept, to=1)), low))
+
+
+def _padding_as_where(op: Builder, m: Match, rng: Random) -> ir.Value:
+    return op.Where(op.Cast(m["kept"], to=ir.DataType.BOOL.value), m["s"], m["low"])
+
+
+def _inverted(op: Builder, m: Match, rng: Random) -> ir.Value:
+    return op.Where(op.Not(m["c"]), m["low"], m["s"])
+
+
+def _as_sum(op: Builder, m: Match, rng: Random) -> ir.Value:
+    return op.Add(m["s"], op.Where(m["c"], number(op, 0.0), m["low"]))
+
+
+def _other_number(op: Builder, m: Match, rng: Random) -> ir.Value:
+    return op.Where(m["c"], m["s"], number(op, rng.choice((*_NEUTRAL, -np.inf))))
+
+
+def _other_product(op: Builder, m: Match, rng: Random) -> ir.Value:
+    return op.Mul(op.Sub(number(op, 1.0), m["kept"]), number(op, rng.choice(_NEUTRAL)))
+
+
+def _finite_sum(op: Builder, m: Match, rng: Random) -> ir.Value:
+    return op.Mul(op.Sub(m["kept"], number(op, 1.0)), number(op, -value(m, "low")))
+
+
+def _kept_or_not(op: Any, c: Any, s: Any, low: Any) -> Any:
+    return op.Where(c, s, low)
+
+
+def _blocked_product(op: Any, kept: Any, low: Any) -> Any:
+    return op.Mul(op.Sub(1.0, kept), low)
+
+
+_LOW = (scalar_constant("low"), _blocking, is_float)
+
+MUTATIONS: list[Mutation] = [
+    Respelling("padding-as-where", _padded, _padding_as_where, _LOW),
+    Respelling("inverted-where", _kept_or_not, _inverted, _LOW),
+    Respelling("where-as-sum", _kept_or_not, _as_sum, _LOW),
+    Respelling("other-number-in-where", _kept_or_not, _other_number, _LOW),
+    Respelling("other-number-in-product", _blocked_product, _other_product, _LOW),
+    Respelling("negated-product", _blocked_product, _finite_sum, _LOW),
+]
