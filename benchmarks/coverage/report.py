@@ -1,0 +1,140 @@
+"""The matrix as tables: on the terminal, in docs/coverage.md, and as JSON with every missed site and difference."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.coverage.cells import ROOT, Group, groups, result
+from onnxsmith.cli import console
+from tests.coverage.exporters import EXPORTERS
+from tests.coverage.families import FAMILIES
+
+DOCUMENT, RESULTS = ROOT / "docs" / "coverage.md", ROOT / "benchmarks" / "results" / "coverage.json"
+_HEAD = """# Coverage
+
+`make coverage` exports tiny random models of many families in every way that PyTorch has, optimizes each export, and
+compares the result with PyTorch in float64 on the positions that count: at the exported size and at two others, with
+padding on the left and on the right. Attention, norm and activation sites are counted in each model's own definition.
+
+| a cell says | and means |
+| --- | --- |
+| all | every site is fused, and every output is the same |
+| all; baked | the same, at the exported size: the exporter made others impossible, whoever runs the file |
+| all; *n* inexpressible | the same; *n* norms equal no standard operator, are reported as such and left as they are |
+| *n* missed | *n* sites are not fused |
+| miscounted | the result has fewer or more operators of a kind than the model has sites |
+| differs, crash | outputs differ, or there are none |
+| - | PyTorch itself cannot make this export |
+| (nothing) | not tried |
+
+Families with a star are a gate: all of their cells must be fused.
+"""
+
+
+def write() -> None:
+    """Print the tables, and write the document and the JSON."""
+    found = list(_cells())
+    tables = {library: _rows(library, found) for library in dict.fromkeys(cell["library"] for cell in found)}
+    columns = ["family", "attention", *EXPORTERS]
+    text = [_HEAD, _summary(found)]
+    for library, rows in tables.items():
+        console.table(f"transformers {library}", columns, rows)
+        text += [f"\n## transformers {library}\n", *_markdown(columns, rows)]
+    DOCUMENT.write_text("\n".join(text) + "\n", encoding="utf-8")
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    console.note(_summary(found))
+
+
+def failing(group: Group) -> Iterator[str]:
+    """One line for each cell that is not fine: what was missed and why, what differs, what broke."""
+    return (_line(cell) for cell in _of(group) if not cell["fine"] and "export" not in cell)
+
+
+def _cells() -> Iterator[dict[str, Any]]:
+    return (cell for group in groups() for cell in _of(group))
+
+
+def _of(group: Group) -> Iterator[dict[str, Any]]:
+    for exporter in group.exporters():
+        cell = _cell(group, exporter)
+        if cell is not None:
+            yield {"library": group.library, "family": group.family, "attention": group.attention, **cell}
+
+
+def _cell(group: Group, exporter: str) -> dict[str, Any] | None:
+    reason = group.folder / f"{exporter}.error"
+    if reason.exists():
+        return {"exporter": exporter, "fine": False, "export": reason.read_text(encoding="utf-8")}
+    known = result(group, exporter)
+    if known is None:
+        return None
+    missed = [site for site in known["sites"] if site["status"] == "missed"]
+    worst = max((one["rms"] for one in known["compared"]), default=None)
+    return {
+        "exporter": exporter,
+        "fine": known["fine"],
+        "sites": dict(Counter(site["kind"] for site in known["sites"])),
+        "inexpressible": sum(site["status"] == "inexpressible" for site in known["sites"]),
+        "missed": [{key: site[key] for key in ("kind", "where", "rule", "reason")} for site in missed],
+        "differs": [one for one in known["compared"] if not one["fine"]],
+        "worst_rms_ratio": worst,
+        "compared": len(known["compared"]),
+        "crash": known["crash"],
+        "miscounted": known["miscounted"],
+        "baked": known["baked"],
+        "notes": known["notes"],
+    }
+
+
+def _rows(library: str, cells: list[dict[str, Any]]) -> list[list[str]]:
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for cell in cells:
+        if cell["library"] == library:
+            rows.setdefault((cell["family"], cell["attention"]), {})[cell["exporter"]] = _verdict(cell)
+    star = {name: name + "*" * family.gate for name, family in FAMILIES.items()}
+    return [[star[name], attention, *(row.get(e, "") for e in EXPORTERS)] for (name, attention), row in rows.items()]
+
+
+def _verdict(cell: dict[str, Any]) -> str:
+    if "export" in cell:
+        return "-"
+    if cell["crash"]:
+        return "crash"
+    if cell["differs"]:
+        return "differs"
+    if cell["missed"]:
+        return f"{len(cell['missed'])} missed"
+    if not cell["fine"]:
+        return "miscounted"
+    inexpressible = [f"{cell['inexpressible']} inexpressible"] if cell["inexpressible"] else []
+    return "; ".join(["all", *(["baked"] if cell["baked"] else []), *inexpressible])
+
+
+def _summary(cells: list[dict[str, Any]]) -> str:
+    made = [cell for cell in cells if "export" not in cell]
+    gate = [cell for cell in made if FAMILIES[cell["family"]].gate]
+    texts = [f"{sum(cell['fine'] for cell in some)} of {len(some)}" for some in (made, gate)]
+    return f"{texts[0]} exports are fused with the same outputs; {texts[1]} of the gate."
+
+
+def _markdown(columns: list[str], rows: list[list[str]]) -> Iterator[str]:
+    for row in (columns, ["---"] * len(columns), *rows):
+        yield "| " + " | ".join(text.replace("*", "\\*") for text in row) + " |"
+
+
+def _line(cell: dict[str, Any]) -> str:
+    parts = [f"CRASH {cell['crash']}"] if cell["crash"] else []
+    reasons = Counter(f"{site['kind']} [{site['rule']}: {site['reason']}]" for site in cell["missed"])
+    parts += [f"MISSED {n}x {reason}" for reason, n in reasons.items()]
+    if cell["differs"]:
+        worst = max(cell["differs"], key=lambda one: float(one["rms"]))
+        parts.append(
+            f"PARITY {len(cell['differs'])}/{cell['compared']}, worst {worst['batch']} {worst['rms']:.3g}x rms"
+        )
+    parts += [f"COUNT {text}" for text in cell["miscounted"]]
+    gate = " GATE" if FAMILIES[cell["family"]].gate else ""
+    names = " ".join(cell[key] for key in ("family", "attention", "exporter"))
+    return f"{names} transformers-{cell['library']}{gate}: {' | '.join(parts)}"
