@@ -28,6 +28,9 @@ class RuleSummary:
     rolled_back: int = 0
 
 
+_SHOWN = 3  # outputs in the line that is printed; the JSON has all
+
+
 @dataclass(frozen=True)
 class ParityReport:
     """The whole model against the original in float64, and how close a lossy variant stays to float32."""
@@ -41,12 +44,12 @@ class ParityReport:
         return all(e.worst.fine for e in self.evidence)
 
     def __str__(self) -> str:
-        exact = [
-            f"{e.output} {e.worst.rms:.2f}x rms, {e.worst.largest:.2f}x largest over {e.cases} inputs"
-            for e in self.evidence
-        ]
-        near = [f"{c.output} cosine {c.mean_cosine:.5f}, at worst {c.smallest_cosine:.5f}" for c in self.closeness]
-        return "; ".join(filter(None, [*exact, *near, self.note]))
+        """One line of the worst outputs: a cache has dozens of them."""
+        exact = sorted(self.evidence, key=lambda e: (e.worst.fine, -e.worst.rms))
+        near = sorted(self.closeness, key=lambda c: c.smallest_cosine)
+        shown = [_exact(e) for e in exact[:_SHOWN]] + [_near(c) for c in near[:_SHOWN]]
+        hidden = max(len(exact), len(near)) - _SHOWN
+        return "; ".join(filter(None, [*shown, f"{hidden} outputs more" if hidden > 0 else "", self.note]))
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -55,6 +58,14 @@ class ParityReport:
             "closeness": [c.to_json() for c in self.closeness],
             "note": self.note,
         }
+
+
+def _exact(e: Evidence) -> str:
+    return f"{e.output} {e.worst.rms:.2f}x rms, {e.worst.largest:.2f}x largest over {e.cases} inputs"
+
+
+def _near(c: Closeness) -> str:
+    return f"{c.output} cosine {c.mean_cosine:.5f}, at worst {c.smallest_cosine:.5f}"
 
 
 @dataclass(frozen=True)
