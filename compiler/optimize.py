@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -75,6 +76,7 @@ class _Job:
     def __init__(self, source: Artifact, target: Target, precision: str, strict: bool) -> None:
         self.source, self.target, self.precision, self.strict = source, target, precision, strict
         self.seconds: dict[str, float] = {}
+        self.digests: dict[str, Future[str]] = {}
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -93,6 +95,7 @@ class _Job:
     def _attempt(self, verify: Verify) -> tuple[OptimizeReport, ir.Model]:
         with self.timed("load"):
             original = load_model(self.source.model)
+        self.digests = self.digests or _digests({self.source.model, *_weights_files(original)})
         nodes, size = original.graph.num_nodes(), _bytes(original)
         steps = pipeline.passes(self.target, self.precision, self._bounds())
         observer = self._observer() if verify == "each" and not self.source.is_structure else None
@@ -154,18 +157,12 @@ class _Job:
             model.metadata_props[METADATA_KEY] = encode_config(self.target.session)
         write_artifact(output, model, self._manifest(report), self.source.sidecars())
 
-    def _digests(self) -> dict[str, str]:
-        """The digest of the model file and of each weights file that it names."""
-        tensors = [v.const_value for v in load_model(self.source.model).graph.initializers.values()]
-        paths = {Path(t.path) for t in tensors if isinstance(t, ir.ExternalTensor)} | {self.source.model}
-        return {path.name: sha256(path) for path in sorted(paths)}
-
     def _manifest(self, report: OptimizeReport) -> dict[str, Any]:
         return {
             "format": 1,
             **self.source.manifest,
             "onnxsmith": version("onnxsmith"),
-            "source": {"name": self.source.model.name, "sha256": self._digests()},
+            "source": {"name": self.source.model.name, "sha256": {name: d.result() for name, d in self.digests.items()}},
             "versions": {name: version(name) for name in ("onnx", "onnx-ir", "onnxscript")},
             "target": self.target.name,
             "precision": self.precision,
@@ -178,3 +175,16 @@ class _Job:
 
 def _bytes(model: ir.Model) -> int:
     return sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+
+
+def _weights_files(model: ir.Model) -> Iterator[Path]:
+    tensors = (v.const_value for v in model.graph.initializers.values())
+    return (Path(t.path) for t in tensors if isinstance(t, ir.ExternalTensor))
+
+
+def _digests(paths: Iterable[Path]) -> dict[str, Future[str]]:
+    """Digests by file name, computed beside the compilation: hashing gigabytes takes seconds and no lock."""
+    pool = ThreadPoolExecutor(1)
+    found = {path.name: pool.submit(sha256, path) for path in sorted(paths)}
+    pool.shutdown(wait=False)
+    return found
