@@ -162,7 +162,10 @@ class _Job:
             "format": 1,
             **self.source.manifest,
             "onnxsmith": version("onnxsmith"),
-            "source": {"name": self.source.model.name, "sha256": {name: d.result() for name, d in self.digests.items()}},
+            "source": {
+                "name": self.source.model.name,
+                "sha256": {name: d.result() for name, d in self.digests.items()},
+            },
             "versions": {name: version(name) for name in ("onnx", "onnx-ir", "onnxscript")},
             "target": self.target.name,
             "precision": self.precision,
