@@ -8,6 +8,7 @@ import click
 
 import onnxsmith
 from onnxsmith.cli import console, tables
+from onnxsmith.cli import dims as dims_option
 from onnxsmith.errors import BadUsage
 
 KINDS = ("attention", "norm", "activation")
@@ -17,8 +18,9 @@ KINDS = ("attention", "norm", "activation")
 @click.argument("path", type=click.Path(path_type=Path), required=False)
 @click.option("--require", "required", metavar="KIND=COUNT,...", help="Fail unless that many, or all, are fused.")
 @click.option("--rule", metavar="NAME", help="Print what a rule looks for and builds.")
+@dims_option.option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
-def command(path: Path | None, required: str | None, rule: str | None, as_json: bool) -> None:
+def command(path: Path | None, required: str | None, rule: str | None, dims: tuple[str, ...], as_json: bool) -> None:
     """Say what is fused in a model, and why not.
 
     Lists every attention, norm, activation and feed-forward site. PATH is a folder that
@@ -35,7 +37,7 @@ def command(path: Path | None, required: str | None, rule: str | None, as_json: 
         return
     assert path is not None
     gate = parse(required) if required is not None else {}
-    explanation = onnxsmith.explain(path)
+    explanation = onnxsmith.explain(path, dims=dims_option.parse(dims))
     if as_json:
         console.emit_json(explanation.to_json())
     else:

@@ -9,6 +9,7 @@ import click
 
 import onnxsmith
 from onnxsmith.cli import console, tables
+from onnxsmith.cli import dims as dims_option
 
 if TYPE_CHECKING:
     from onnxsmith.compiler.optimize import Verify
@@ -33,17 +34,28 @@ if TYPE_CHECKING:
     help="Check the whole result, every rewrite, or nothing.",
 )
 @click.option("--strict", is_flag=True, help="Fail on a rewrite that breaks parity instead of rolling it back.")
+@dims_option.option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 def command(
-    source: Path, output: Path, target: str, precision: str, verify: Verify, strict: bool, as_json: bool
+    source: Path,
+    output: Path,
+    target: str,
+    precision: str,
+    verify: Verify,
+    strict: bool,
+    dims: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Make an ONNX Transformer faster, and check it.
 
     SOURCE is a folder that onnxsmith wrote, or any .onnx file, and is never changed. OUTPUT appears whole or
     not at all. The report says what was fused, what was missed and why, and how exact each rewrite is.
     """
+    named = dims_option.parse(dims)
     with console.working(f"optimizing {source} for {target} in {precision} (verify: {verify})"):
-        report = onnxsmith.optimize(source, output, target=target, precision=precision, verify=verify, strict=strict)
+        report = onnxsmith.optimize(
+            source, output, target=target, precision=precision, verify=verify, strict=strict, dims=named
+        )
     if as_json:
         console.emit_json(report.to_json())
     else:

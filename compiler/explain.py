@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxsmith.compiler import pipeline, sites
+from onnxsmith.compiler.dims import Dims, name_dims
 from onnxsmith.compiler.load import load_model
 from onnxsmith.compiler.sites import Site
 from onnxsmith.compiler.target import TARGETS, target
@@ -67,12 +68,12 @@ def documentation(rule: str) -> str:
     return rules[rule].documentation
 
 
-def explain(path: str | Path) -> Explanation:
+def explain(path: str | Path, *, dims: Dims | None = None) -> Explanation:
     """What `optimize` would do to the model at ``path``; nothing is run, verified or written.
 
-    Raises BadInput when the model cannot be loaded.
+    ``dims`` names the dimensions of inputs, as for `optimize`. Raises BadInput when the model cannot be loaded.
     """
-    model = canonicalize(load_model(path))
+    model = canonicalize(name_dims(load_model(path), dims or {}))
     anchors = sites.find(model)
     outcome = pipeline.run(model, pipeline.passes(target("cpu", "fp32"), "fp32"))
     return Explanation(sites.settle(anchors, outcome.model, outcome.remarks), outcome.remarks)

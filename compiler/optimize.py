@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxsmith.compiler import pipeline, sites
 from onnxsmith.compiler.artifact import check_writable, sha256, write_artifact
+from onnxsmith.compiler.dims import Dims, name_dims
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
 from onnxsmith.compiler.report import OptimizeReport, ParityReport, summarize
@@ -26,7 +27,7 @@ from onnxsmith.runtime.artifact import Artifact, open_artifact
 from onnxsmith.runtime.options import METADATA_KEY, encode_config
 
 Verify = Literal["final", "each", "off"]
-_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "onnx": []}
+_PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider"], "onnx": []}
 
 
 def optimize(
@@ -37,6 +38,7 @@ def optimize(
     precision: str = "fp32",
     verify: Verify = "final",
     strict: bool = False,
+    dims: Dims | None = None,
 ) -> OptimizeReport:
     """Optimize the model at ``source`` and write it to ``output`` (None: only report).
 
@@ -47,6 +49,7 @@ def optimize(
         precision: "fp32", or "int8" (dynamic activations, per-channel weights).
         verify: "final" checks the whole, "each" every rewrite as well, rolling back what breaks parity.
         strict: fail instead of rolling back.
+        dims: names or sizes of an input's dimensions, where the file leaves them open; equal names are equal sizes.
 
     Raises:
         BadInput: the model or the output cannot be used. BadUsage: no such target, precision or verification.
@@ -62,7 +65,7 @@ def optimize(
         raise BadInput(f"{source} is a structure, its weights are absent; int8 needs them: export it with its weights")
     if output is not None and Path(output).resolve() in (artifact.model.resolve(), artifact.model.resolve().parent):
         raise BadInput(f"{output} is the model to optimize, which is never changed; give another output")
-    job = _Job(artifact, where, precision, strict)
+    job = _Job(artifact, where, precision, strict, dims or {})
     report, model = job.run(verify)
     if output is not None:
         with job.timed("write"):
@@ -73,10 +76,13 @@ def optimize(
 class _Job:
     """One optimization: the source, what to make of it, and how long each step took."""
 
-    def __init__(self, source: Artifact, target: Target, precision: str, strict: bool) -> None:
-        self.source, self.target, self.precision, self.strict = source, target, precision, strict
+    def __init__(self, source: Artifact, target: Target, precision: str, strict: bool, dims: Dims) -> None:
+        self.source, self.target, self.precision, self.strict, self.dims = source, target, precision, strict, dims
         self.seconds: dict[str, float] = {}
         self.digests: dict[str, Future[str]] = {}
+
+    def load(self) -> ir.Model:
+        return name_dims(load_model(self.source.model), self.dims)
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -94,7 +100,7 @@ class _Job:
 
     def _attempt(self, verify: Verify) -> tuple[OptimizeReport, ir.Model]:
         with self.timed("load"):
-            original = load_model(self.source.model)
+            original = self.load()
         self.digests = self.digests or _digests({self.source.model, *_weights_files(original)})
         nodes, size = original.graph.num_nodes(), _bytes(original)
         steps = pipeline.passes(self.target, self.precision, self._bounds())
@@ -127,7 +133,7 @@ class _Job:
     def _cases(self) -> list[Case]:
         from onnxsmith.compiler.verify import runnable
 
-        return runnable(load_model(self.source.model), self._bounds())
+        return runnable(self.load(), self._bounds())
 
     def _observer(self) -> Any:
         from onnxsmith.compiler.verify import EachPass
@@ -140,7 +146,7 @@ class _Job:
 
         if self.source.is_structure:
             return self._unverified("weights are absent")
-        original, cases, config = load_model(self.source.model), self._cases(), self.target.session
+        original, cases, config = self.load(), self._cases(), self.target.session
         closeness = check_closeness(original, outcome.model, cases, config) if outcome.exact else []
         try:
             return ParityReport(check_whole(original, outcome.exact or outcome.model, cases, config), closeness)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common as common
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
@@ -102,6 +103,8 @@ def _is_single(v: NDArray[Any]) -> bool:
 def to_double(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
     """The model with float64 in place of lower precisions, and its initializers as arrays to feed by name."""
     model = model.clone()
+    if model.functions:  # their bodies hold single precision as well, and no types at all
+        model = common.InlinePass()(model).model
     infer(model)  # an exporter need not record the types by which the discrete cones are found
     kept = {n for graph in model.graphs() for n in _discrete_cones(graph)}
     weights: dict[str, NDArray[Any]] = {}

@@ -113,8 +113,10 @@ def _fits(name: str, v: ir.Value, letters: list[str], bound: dict[str, int | str
         if letter == "_":
             continue
         if dim is None:
-            return "unknown-dim", f"{name} [{spec}] with {letter} known; name that dimension on the model's input"
+            return "unknown-dim", f"{name} [{spec}] with {letter} known; name that dimension of the model's input (--dims)"
         wanted = int(letter) if letter.isdigit() else bound.setdefault(letter, dim)
         if wanted != dim:
-            return "shape", f"{name} [{spec}] with {letter}={wanted}"
+            symbols = isinstance(wanted, str) and isinstance(dim, str)
+            hint = "; where they are always equal, give them one name (--dims)" if symbols else ""
+            return "shape", f"{name} [{spec}] with {letter}={wanted}{hint}"
     return None
