@@ -86,7 +86,7 @@ def _kind(node: ir.Node) -> tuple[str, bool]:
     if node.op_type in _ATTENTION:
         return "attention", True
     if node.op_type in _NORMS:
-        return "norm", True
+        return ("", False) if constant(node.inputs[0]) is not None else ("norm", True)  # of weights: a weight
     if node.op_type in _ACTIVATIONS:
         return ("activation", True) if _between_products(node) else ("", False)
     if node.op_type == "Softmax" and _scores(node) and _reaches(_readers, node, _is_product):
@@ -245,7 +245,8 @@ def _weighted_gate(mul: ir.Node) -> bool:
 
 
 def _attention_detail(node: ir.Node) -> str:
-    q = dims(node.inputs[0])
+    projects = node.op_type == "Attention" and node.domain  # ORT's own takes what it makes the queries of
+    q = dims(node.outputs[0] if projects else node.inputs[0])
     heads = attribute(node, "q_num_heads") or attribute(node, "num_heads")
     if heads is None and q is not None and len(q) == 4:
         heads = q[1]

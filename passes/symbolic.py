@@ -42,6 +42,8 @@ _SAME = frozenset(
         "Floor",
         "Round",
         "IsInf",
+        "ScatterND",
+        "ScatterElements",
     }
 )
 _BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Where", "And", "Or", "Equal", "Less", "Greater", "Max"}) | (

@@ -15,6 +15,7 @@ from tests.fuzz.isomorphic import difference, evaluated
 from tests.fuzz.seeds import SEEDS
 
 FAST, ALL = 150, 2000
+NEAR_FAST, NEAR_ALL = 50, 500
 PER_TEST = 25
 KEPT = sorted(fuzz.CASES.glob("*.json"))
 
@@ -28,6 +29,24 @@ def _fails(numbers: range) -> dict[int, str]:
 @pytest.mark.parametrize("first", range(0, FAST, PER_TEST))
 def test_mutated_graphs_lift_to_the_graph_of_their_seed(first: int) -> None:
     assert _fails(range(first, first + PER_TEST)) == {}
+
+
+def _mistaken(numbers: range) -> dict[int, str]:
+    """The numbers of the near misses that are taken for their seed, each with its shrunk case."""
+    drawn = {number: fuzz.draw_near_miss(number) for number in numbers}
+    wrong = {number: case for number, (case, model) in drawn.items() if fuzz.mistaken(case, model)}
+    return {number: str(fuzz.shrunk(case, fuzz.mistaken)) for number, case in wrong.items()}
+
+
+@pytest.mark.parametrize("first", range(0, NEAR_FAST, PER_TEST))
+def test_near_misses_do_not_lift_to_the_graph_of_their_seed(first: int) -> None:
+    assert _mistaken(range(first, first + PER_TEST)) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(NEAR_FAST, NEAR_ALL, PER_TEST))
+def test_hundreds_of_near_misses_do_not_lift_to_the_graph_of_their_seed(first: int) -> None:
+    assert _mistaken(range(first, first + PER_TEST)) == {}
 
 
 @pytest.mark.slow
@@ -90,6 +109,20 @@ def test_another_mask_differs() -> None:
     assert difference(graph, evaluated(graph.model.clone(), turned)) is not None
 
 
+def test_a_near_miss_that_is_fused_all_the_same_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = Case("feed-forward-gelu", (Step("other-number", "root_two", 0),))
+    assert fuzz.mistaken(wrong) is None
+    monkeypatch.setattr(fuzz, "lifted", lambda model: fuzz.expected("feed-forward-gelu")[1].model.clone())
+    assert fuzz.mistaken(wrong) == "y differs after lifting"
+
+
+def test_a_near_miss_whose_values_are_the_same_is_told_by_its_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = Case("layer-norm", (Step("other-number", "eps", 0),))
+    assert fuzz.mistaken(wrong) is None
+    monkeypatch.setattr(fuzz, "lifted", lambda model: fuzz.expected("layer-norm")[1].model.clone())
+    assert fuzz.mistaken(wrong) == "lifts to the graph of its seed"
+
+
 def test_shrinking_keeps_what_the_failure_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     guilty = Step("identity", "x", 1)
     monkeypatch.setattr(fuzz, "failure", lambda case, model=None: "broken" if guilty in case.steps else None)
@@ -102,5 +135,5 @@ def test_a_mutation_that_changes_results_is_not_blamed_on_the_rules(monkeypatch:
     eps = model.graph.initializers["eps"]
     assert eps.const_value is not None
     eps.const_value = ir.tensor(eps.const_value.numpy() + np.float32(0.5))
-    with pytest.raises(fuzz.Invalid, match="y differs by"):
+    with pytest.raises(fuzz.Invalid, match="y differs: "):
         fuzz.failure(Case("layer-norm"), model)

@@ -74,3 +74,22 @@ def test_a_size_of_its_own_is_left_alone(body: str) -> None:
     graph = fixed(body, "int64[1] one = {1}")
     shape = next(node for node in graph if node.op_type == "Shape")
     assert shape.inputs[0] is not None and not shape.inputs[0].is_graph_input()
+
+
+def test_a_branch_that_compares_a_size_with_itself_is_decided() -> None:
+    graph = fixed(
+        "a = Neg(x) s = Shape<start=1, end=2>(a) t = Shape<start=1, end=2>(x) same = Equal(s, t) c = Squeeze(same)"
+        " y = If(c) <then_branch = t () => (float[B,S,8] p) { p = Abs(x) },"
+        " else_branch = e () => (float[B,S,8] q) { q = Exp(x) }>",
+        result="float[B,S,8] y",
+    )
+    assert operators(graph) == ["Abs"]
+
+
+def test_sizes_of_two_names_may_differ() -> None:
+    graph = fixed(
+        "s = Shape<end=2>(x) i = Gather(s, zero) j = Gather(s, one) y = Equal(i, j)",
+        "int64 zero = {0}, int64 one = {1}",
+        result="bool y",
+    )
+    assert operators(graph)[-1] == "Equal"

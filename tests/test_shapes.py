@@ -146,3 +146,13 @@ def test_names_survive_inference(body: str, expected: list[int | str]) -> None:
     given = "float[B,S,8] x, float[8,3] w, float[B,P,8] p, float[B,1,8] one_row, float[64,8] table"
     values = inferred(body, consts, given)
     assert dims(values["v"]) == expected
+
+
+def test_scattering_keeps_the_shape() -> None:
+    model = parsed("""
+<ir_version: 10, opset_import: ["" : 23]>
+g (float[B,S] x, int64[N,1] rows, float[N,S] values) => (float[B,S] y)
+{ a = ScatterND(x, rows, values) y = Abs(a) }
+""")
+    infer(model)
+    assert dims(model.graph[0].outputs[0]) == ["B", "S"]

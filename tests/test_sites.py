@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from onnxsmith.compiler import pipeline, sites
@@ -115,3 +116,12 @@ def test_the_module_path_names_the_site() -> None:
 def test_sites_inside_a_branch_are_found() -> None:
     assert [s.kind for s in case("attention/inside-if")] == ["attention"]
     assert [s.status for s in case("attention/inside-if")] == ["fused"]
+
+
+def test_a_norm_of_weights_is_a_weight() -> None:
+    text = """
+<ir_version: 10, opset_import: ["" : 23]>
+g (float[B,S,8] x) => (float[B,S,8] y) { table = LayerNormalization(w, scale) y = MatMul(x, table) }
+"""
+    model = parsed(text, {"w": np.eye(8), "scale": np.ones(8)})
+    assert sites.find(model) == []

@@ -8,6 +8,7 @@ import onnx_ir.passes.common as common
 from onnxsmith.passes.canonicalize import axes
 from onnxsmith.passes.canonicalize.known import fix
 from onnxsmith.passes.canonicalize.opset import convert, share_imports
+from onnxsmith.passes.canonicalize.outputs import forget
 from onnxsmith.passes.canonicalize.tidy import prune, sweep, tidy
 from onnxsmith.passes.canonicalize.ties import share
 from onnxsmith.passes.canonicalize.views import shorten
@@ -30,6 +31,7 @@ def canonicalize(model: ir.Model) -> ir.Model:
     if model.ir_version < 4:  # every initializer had to be an input then, and is a constant all the same
         common.RemoveInitializersFromInputsPass()(model)
     tidy(model)
+    forget(model)
     infer(model)
     fix(model)
     tidy(model)

@@ -2,6 +2,7 @@
 
 q.shape[-1] ** -0.5                    Shape, Slice, Cast and Pow, however fixed the size of a head is
 mask.expand(scores.shape[-2], ...)     keeps the scores from being fused, though it is the input's length
+q.shape[-2] == k.shape[-2]             chooses a branch that is never taken
 """
 
 from __future__ import annotations
@@ -76,6 +77,9 @@ def _fixed(graph: ir.Graph, node: ir.Node, sources: _Sources) -> bool:
     v = node.outputs[0] if len(node.outputs) == 1 else None
     if v is None or v.is_graph_output() or constant(v) is not None or rank(v) not in (0, 1):
         return False
+    if count := _always_equal(node):
+        v.replace_all_uses_with(_constant(graph, v, [1] * count))
+        return True
     found = sources.sizes(v)
     if not found or _from_source(node) or all(sources.sizes(user.outputs[0]) for user, _ in v.uses()):
         return False
@@ -86,6 +90,14 @@ def _fixed(graph: ir.Graph, node: ir.Node, sources: _Sources) -> bool:
         return False
     v.replace_all_uses_with(_gathered(graph, node, found, sources))
     return True
+
+
+def _always_equal(node: ir.Node) -> int:
+    """How many equal sizes it compares, or 0: sizes of different names may be equal too, or may not."""
+    if node.op_type != "Equal" or node.domain or not node.outputs[0].uses():
+        return 0
+    a, b = (evaluate(v) for v in node.inputs)
+    return len(a) if a and a == b and rank(node.inputs[0]) == rank(node.inputs[1]) else 0
 
 
 def _from_source(node: ir.Node | None) -> bool:

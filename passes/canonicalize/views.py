@@ -1,9 +1,9 @@
-"""Views: a chain of Reshape, Transpose, Squeeze, Unsqueeze and Flatten in its shortest form.
+"""Views: a chain of Reshape, Transpose, Squeeze, Unsqueeze and Flatten in its shortest form, spelled in one way.
 
 Exporters swap the last two axes of keys through a detour over three dimensions, merge heads in two steps, and
 compute every target shape at run time. All such chains only regroup and permute the *atoms* of the source's
 dimensions; the shortest chain with the same effect is at most Reshape, Transpose, Reshape, mostly with constant
-targets.
+targets. A Reshape that only adds or only drops dimensions of 1 is an Unsqueeze or a Squeeze.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from onnxsmith.passes.shapes import ONE, Size, evaluate, product, reshaped, size
 VIEWS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"})
 NAME = "shortest-view"
 Groups = list[list["Atom"]]
+Targets = dict[tuple[Size, ...], ir.Value]
+Step = tuple[str, object]  # Transpose with its permutation, Reshape with its target, Squeeze or Unsqueeze with its axes
 
 
 @dataclass(eq=False)
@@ -58,7 +60,7 @@ def _shorten_at(end: ir.Node, names: Names) -> bool:
     if graph is None:
         return False
     chain = _chain(end)
-    best: list[tuple[str, object]] | None = None
+    best: list[Step] | None = None
     while chain and best is None:
         best, used = _shortest(chain), chain
         chain = chain[1:]  # an unknown shape further up leaves the lower part of the chain
@@ -66,7 +68,8 @@ def _shorten_at(end: ir.Node, names: Names) -> bool:
         return False
     op, value = Builder(), used[0].inputs[0]
     for kind, argument in best:
-        value = op.Transpose(value, perm=argument) if kind == "Transpose" else op.Reshape(value, _target(op, argument))
+        transposes = kind == "Transpose"
+        value = op.Transpose(value, perm=argument) if transposes else _view(op, kind, value, argument)
     if not op.nodes and end.outputs[0].is_graph_output():
         value = op.Identity(value)  # carries the output's name until a sweep gives it to the source
     stamp(op.nodes, NAME, used)
@@ -81,8 +84,10 @@ def _shorten_at(end: ir.Node, names: Names) -> bool:
     return True
 
 
-def _target(op: Builder, argument: object) -> ir.Value:
-    return argument if isinstance(argument, ir.Value) else op.constant(argument, "view_shape", "int64")
+def _view(op: Builder, kind: str, value: ir.Value | None, argument: object) -> ir.Value:
+    hint = "view_shape" if kind == "Reshape" else "view_axes"
+    given = argument if isinstance(argument, ir.Value) else op.constant(argument, hint, "int64")
+    return getattr(op, kind)(value, given)  # type: ignore[no-any-return]
 
 
 def _chain(end: ir.Node) -> list[ir.Node]:
@@ -92,15 +97,26 @@ def _chain(end: ir.Node) -> list[ir.Node]:
     return chain
 
 
-def _better(best: Sequence[tuple[str, object]], used: Sequence[ir.Node]) -> bool:
+def _better(best: Sequence[Step], used: Sequence[ir.Node]) -> bool:
     if len(best) != len(used):
         return len(best) < len(used)
+    if len(best) == 1 and _respelled(best[0], used[0]):
+        return True
     # As long as before: worth it only where a computed target becomes a constant one.
     dynamic = [n for n in used if n.op_type == "Reshape" and constant(n.inputs[1]) is None]
-    return bool(dynamic) and sum(isinstance(a, ir.Value) for _, a in best) < len(dynamic)
+    return bool(dynamic) and _computed(best) < len(dynamic)
 
 
-def _shortest(chain: Sequence[ir.Node]) -> list[tuple[str, object]] | None:
+def _respelled(step: Step, node: ir.Node) -> bool:
+    """Whether one view is written as another operator, or with other axes, than the one that stands for its effect."""
+    kind, argument = step
+    if kind not in ("Squeeze", "Unsqueeze"):
+        return False
+    axes = constant(node.inputs[1]) if node.op_type == kind and len(node.inputs) > 1 else None
+    return axes is None or axes.numpy().tolist() != argument
+
+
+def _shortest(chain: Sequence[ir.Node]) -> list[Step] | None:
     """The shortest steps (kind, permutation or target) with the chain's effect, or None when it cannot be told."""
     source = sizes(chain[0].inputs[0])
     if source is None:
@@ -113,13 +129,18 @@ def _shortest(chain: Sequence[ir.Node]) -> list[tuple[str, object]] | None:
             return None
         groups = after
     start, groups = _leaves(start), _leaves(groups)
-    return _steps(start, groups, _absolute_target(chain[-1]))
+    return _steps(start, groups, _absolute_targets(chain))
 
 
-def _absolute_target(node: ir.Node) -> ir.Value | None:
-    """The target of a Reshape if it means the same for every source: a 0 copies from the one that it had."""
-    target = evaluate(node.inputs[1]) if node.op_type == "Reshape" else None
-    return None if target is None or any(t.known == 0 for t in target) else node.inputs[1]
+def _absolute_targets(chain: Sequence[ir.Node]) -> Targets:
+    """The targets of Reshapes that mean the same for every source, by result: a 0 copies from the one that it had."""
+    found: Targets = {}
+    for node in chain:
+        target = evaluate(node.inputs[1]) if node.op_type == "Reshape" else None
+        result = reshaped(node) if target is not None and all(t.known != 0 for t in target) else None
+        if result is not None and node.inputs[1] is not None:
+            found[tuple(result)] = node.inputs[1]
+    return found
 
 
 def _leaves(groups: Groups) -> Groups:
@@ -187,23 +208,28 @@ def _regroup(atoms: list[Atom], target: Sequence[Size]) -> Groups | None:
     return None if queue else groups
 
 
-def _steps(start: Groups, end: Groups, last: ir.Value | None) -> list[tuple[str, object]] | None:
+def _steps(start: Groups, end: Groups, targets: Targets) -> list[Step] | None:
     before = [a for group in start for a in group]
     after = [a for group in end for a in group]
     if before == after:
-        return _reshape(start, end, last)
-    candidates = [c for middle in (end, start, [[a] for a in before]) if (c := _via(start, middle, end, last))]
-    return min(candidates, key=len, default=None)
+        return _reshape(start, end, targets)
+    # Of the shortest, the one that splits, permutes and joins: as heads are spelled.
+    candidates = [c for middle in ([[a] for a in before], end, start) if (c := _via(start, middle, end, targets))]
+    return min(candidates, key=lambda steps: (len(steps), _computed(steps)), default=None)
 
 
-def _via(start: Groups, middle: Groups, end: Groups, last: ir.Value | None) -> list[tuple[str, object]] | None:
+def _computed(steps: Sequence[Step]) -> int:
+    return sum(isinstance(argument, ir.Value) for _, argument in steps)
+
+
+def _via(start: Groups, middle: Groups, end: Groups, targets: Targets) -> list[Step] | None:
     """Reshape to the middle's groups in the source's order, permute those, reshape to the end."""
     source, target = _positions(start), _positions(end)
     if not (_whole(middle, source) and _whole(middle, target)):
         return None
     first = middle if middle is start else _arrange(middle, source)
     permuted = middle if middle is end else _arrange(middle, target)
-    head, tail = _reshape(start, first, None), _reshape(permuted, end, last)
+    head, tail = _reshape(start, first, targets), _reshape(permuted, end, targets)
     if head is None or tail is None:
         return None
     return [*head, ("Transpose", _permutation(first, permuted)), *tail]
@@ -229,11 +255,14 @@ def _permutation(first: Groups, then: Groups) -> list[int]:
     return [where[g[0]] if g else units.pop(0) for g in then]
 
 
-def _reshape(start: Groups, end: Groups, last: ir.Value | None) -> list[tuple[str, object]] | None:
-    """No step, one Reshape with a constant target, or one with the chain's own computed target."""
+def _reshape(start: Groups, end: Groups, targets: Targets) -> list[Step] | None:
+    """No step, dimensions of 1 added or dropped, or a Reshape: to a constant target or the chain's computed one."""
     now, wanted = _products(start), _products(end)
     if now == wanted:
         return []
+    for kind, axes in (("Unsqueeze", _ones(now, wanted)), ("Squeeze", _ones(wanted, now))):
+        if axes is not None:
+            return [(kind, axes)]
     target, computed = [], 0
     for i, size in enumerate(wanted):
         if size.known is not None:
@@ -245,7 +274,21 @@ def _reshape(start: Groups, end: Groups, last: ir.Value | None) -> list[tuple[st
             computed += 1
     if computed <= 1:
         return [("Reshape", target)]
-    return None if last is None else [("Reshape", last)]
+    computed_target = targets.get(tuple(wanted))
+    return None if computed_target is None else [("Reshape", computed_target)]
+
+
+def _ones(short: list[Size], long: list[Size]) -> list[int] | None:
+    """Where the longer one has further dimensions of 1, or None when they differ in anything else."""
+    axes, rest = [], list(short)
+    for axis, size in enumerate(long):
+        if rest and rest[0] == size:
+            rest.pop(0)
+        elif size == ONE:
+            axes.append(axis)
+        else:
+            return None
+    return None if rest else axes
 
 
 def _products(groups: Groups) -> list[Size]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -31,11 +32,27 @@ class AbsentTensor(ir.LazyTensor):
         raise AbsentWeights(f"the numbers of {self.name!r} are absent from this structure; export it with its weights")
 
 
-def derived(source: ir.TensorProtocol, compute: Callable[[Array], Array], shape: ir.Shape) -> ir.TensorProtocol:
-    """What ``compute`` makes of a weight, of this shape and its type: made when read, absent when the weight is."""
+def derived(
+    source: ir.TensorProtocol, compute: Callable[[Array], Array], shape: ir.Shape, dtype: ir.DataType | None = None
+) -> ir.TensorProtocol:
+    """What ``compute`` makes of a weight, of this shape and (else its own) type: made when read, absent when it is."""
+    made = dtype or source.dtype
     if isinstance(source, AbsentTensor):
-        return AbsentTensor(source.dtype, shape)
-    return ir.LazyTensor(lambda: ir.tensor(compute(source.numpy())), dtype=source.dtype, shape=shape)
+        return AbsentTensor(made, shape)
+    return ir.LazyTensor(lambda: ir.tensor(compute(source.numpy())), dtype=made, shape=shape)
+
+
+def joined(sources: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
+    """Weights of one type behind each other along their last axis: read when it is read, absent when one of them is."""
+    shapes = [source.shape.numpy() for source in sources]
+    shape = ir.Shape((*shapes[0][:-1], sum(s[-1] for s in shapes)))
+    if any(isinstance(source, AbsentTensor) for source in sources):
+        return AbsentTensor(sources[0].dtype, shape)
+    return ir.LazyTensor(
+        lambda: ir.tensor(np.concatenate([source.numpy() for source in sources], axis=-1)),
+        dtype=sources[0].dtype,
+        shape=shape,
+    )
 
 
 @contextmanager

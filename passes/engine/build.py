@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ class Builder:
     def __init__(self) -> None:
         self.nodes: list[ir.Node] = []
         self.constants: list[ir.Value] = []
+        self.origins: list[ir.Node] = []
 
     def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         def build(*inputs: ir.Value | None, domain: str = "", **attributes: Any) -> ir.Value:
@@ -22,9 +23,15 @@ class Builder:
 
         return build
 
-    def several(self, op_type: str, count: int, *inputs: ir.Value | None, **attributes: Any) -> Sequence[ir.Value]:
-        """A node with ``count`` outputs."""
-        return self._node(op_type, inputs, "", count, attributes).outputs
+    def stands_for(self, nodes: Iterable[ir.Node]) -> None:
+        """Record that the new nodes stand for these, beside those that the pattern matched."""
+        self.origins += nodes
+
+    def several(
+        self, op_type: str, count: int, *inputs: ir.Value | None, domain: str = "", **attributes: Any
+    ) -> Sequence[ir.Value]:
+        """A node with ``count`` outputs; one that is given the name "" is absent."""
+        return self._node(op_type, inputs, domain, count, attributes).outputs
 
     def _node(
         self, op_type: str, inputs: Sequence[ir.Value | None], domain: str, count: int, attributes: dict[str, Any]

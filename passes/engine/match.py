@@ -90,6 +90,10 @@ class _Search:
             yield m
             return
         root, *rest = patterns
+        if root in m.nodes:  # a value inside that is needed outside as well
+            reached = replace(m, outputs=(*m.outputs, m.nodes[root].outputs[root.output]))
+            yield from self.further_roots(tuple(rest), reached)
+            return
         for node in _users_of_bound(root, m):
             for bound in self.op(root, node, m):
                 reached = replace(bound, outputs=(*bound.outputs, node.outputs[root.output]))

@@ -27,7 +27,8 @@ class Names:
         for node in op.nodes:
             node.name = _fresh(node.op_type, self._nodes)
             for output in node.outputs:
-                output.name = _fresh(output.name or f"{node.op_type}_out", self._values)
+                if output.name != "":  # an absent output has that name, and keeps it
+                    output.name = _fresh(output.name or f"{node.op_type}_out", self._values)
         for value in op.constants:
             value.name = _fresh(str(value.name), self._values)
             graph.register_initializer(value)

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 class Remark:
     """One event at one place, told alike as text and as JSON.
 
-    ``kind`` is applied, missed or analysis; ``node`` a node's name; ``module`` the PyTorch module path that the
-    exporter recorded, or an empty string; ``code``, ``reason`` and ``line`` are of the furthest mismatch.
+    ``kind`` is applied, missed or analysis; ``node`` a node's name, empty for the whole model; ``module`` the PyTorch
+    module path that the exporter recorded, or an empty string; ``code``, ``reason`` and ``line`` are those of the
+    furthest mismatch.
     """
 
     kind: str
@@ -25,7 +26,7 @@ class Remark:
 
     def __str__(self) -> str:
         place = f"{self.node} ({self.module})" if self.module else self.node
-        text = f"{self.kind} {self.rule} at {place}"
+        text = f"{self.kind} {self.rule}" + (f" at {place}" if place else "")
         if self.reason:
             text += f", {self.matched} nodes matched\n  {self.reason}" if self.kind == "missed" else f": {self.reason}"
         return text + (f"\n  at {self.at}" if self.at else "") + (f"\n  --> {self.line}" if self.line else "")

@@ -113,7 +113,7 @@ def _fits(name: str, v: ir.Value, letters: list[str], bound: dict[str, int | str
         if letter == "_":
             continue
         if dim is None:
-            return "unknown-dim", f"{name} [{spec}] with {letter} known; name that dimension of the model's input (--dims)"
+            return "unknown-dim", f"{name} [{spec}] with {letter} known; name that dimension of the input (--dims)"
         wanted = int(letter) if letter.isdigit() else bound.setdefault(letter, dim)
         if wanted != dim:
             symbols = isinstance(wanted, str) and isinstance(dim, str)

@@ -91,7 +91,7 @@ def replace(found: Match, rule: Rule, names: Names) -> set[str]:
     op, built = rule.build(found)
     assert len(built) == len(found.outputs), f"{rule.name} must return one value per pattern root"
     old = list(dict.fromkeys(found.nodes.values()))
-    stamp(op.nodes, rule.name, old)
+    stamp(op.nodes, rule.name, dict.fromkeys([*old, *op.origins]))
     names.adopt(graph, op)
     for before, after in zip(found.outputs, built, strict=True):
         substitute(before, after)

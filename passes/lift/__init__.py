@@ -14,15 +14,18 @@ from onnxsmith.passes.lift import (
     norms,
     order,
     packed,
+    rotary_cache,
     rows,
     scale,
     scores,
+    shared_norms,
+    widened,
 )
 
-ARITHMETIC = [*arithmetic.RULES, *scale.TWINS, *rows.RULES, *order.RULES, *curves.RULES]
-PRODUCTS = [*einsum.RULES, *packed.RULES, *batch.RULES]
-NORMS_AND_ACTIVATIONS = [*norms.RULES, *gelu.RULES]
+ARITHMETIC = [*arithmetic.RULES, *scale.TWINS, *scale.BETWEEN_VIEWS, *rows.RULES, *order.RULES, *curves.RULES]
+PRODUCTS = [*einsum.RULES, *packed.RULES, *batch.RULES, *order.RULES]  # parts may turn out equal
+NORMS_AND_ACTIVATIONS = [*norms.RULES, *shared_norms.RULES, *gelu.RULES]
 SCALES = [*scale.RULES, *arithmetic.FACTORS, *batch.RULES]
-ATTENTION = [*scores.RULES, *attention.RULES]
-HEADS = [*heads.RULES, *mask_shape.RULES]
+ATTENTION = [*widened.RULES, *scores.RULES, *attention.RULES]
+HEADS = [*heads.RULES, *mask_shape.RULES, *rotary_cache.RULES]
 RULES = [*ARITHMETIC, *PRODUCTS, *NORMS_AND_ACTIVATIONS, *SCALES, *ATTENTION, *HEADS]

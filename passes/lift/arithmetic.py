@@ -18,8 +18,8 @@ from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import attr
 from onnxsmith.passes.engine.require import dtype, is_constant, scalar_constant
 from onnxsmith.passes.engine.rule import Rule
-from onnxsmith.passes.engine.values import constant, dims, readable, scalar, widens
-from onnxsmith.passes.lift.scale import factor_of, scalar_factor, scaled
+from onnxsmith.passes.engine.values import constant, dims, readable
+from onnxsmith.passes.lift.scale import factor_of, scalar_factor, scaled, unscaled
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 _WIDER = {  # the types that hold every number of the type
@@ -31,8 +31,8 @@ _MOST_NEGATED = 1 << 16  # elements: a bias, never a weight, is copied
 
 
 def _same(op: Builder, m: Match) -> ir.Value:
-    """A copy, which the pass drops: only a graph output needs a node of its own to carry its name."""
-    return op.Identity(m["x"])
+    """The value itself, so that views around it meet; a graph output needs a node of its own to carry its name."""
+    return op.Identity(m["x"]) if m.outputs[0].is_graph_output() else m["x"]
 
 
 def _no_epsilon(m: Match) -> Mismatch | None:
@@ -88,6 +88,20 @@ def _difference(op: Builder, m: Match) -> ir.Value:
     return op.Sub(m["a"], m["b"])
 
 
+def _inverted(m: Match) -> Mismatch | None:
+    """The condition is a Not, which other nodes may read too: it is not part of the match."""
+    node = m["c"].producer()
+    if node is not None and node.op_type == "Not" and not node.domain:
+        return None
+    return Mismatch("op-type", "Not", m["c"], m["c"])
+
+
+def _turned(op: Builder, m: Match) -> ir.Value:
+    node = m["c"].producer()
+    assert node is not None, "the rule requires a Not"
+    return op.Where(node.inputs[0], m["b"], m["a"])
+
+
 def _small(m: Match) -> Mismatch | None:
     tensor = constant(m["c"])
     if tensor is not None and readable(tensor) and tensor.size <= _MOST_NEGATED:
@@ -109,22 +123,8 @@ def _over_factor(op: Any, x: Any, outer: Any) -> Any:
     return op.Div(x, outer)
 
 
-def _inner(v: ir.Value) -> tuple[ir.Value, float] | None:
-    """y and c of a value that is y * c or y / c. Others may use that value too: it is not part of the match."""
-    node = v.producer()
-    if node is None or node.domain or node.op_type not in ("Mul", "Div"):
-        return None
-    c = next((i for i in node.inputs[::-1] if i is not None and scalar(i)), None)
-    rest = [i for i in node.inputs if i is not c]
-    if c is None or rest[0] is None or widens(c, node) or (node.op_type == "Div" and c is node.inputs[0]):
-        return None
-    factor = scalar(c)
-    assert factor is not None
-    return rest[0], factor if node.op_type == "Mul" else 1 / factor
-
-
 def _factor(m: Match) -> tuple[ir.Value, float]:
-    found, outer = _inner(m["x"]), m.scalar("outer")
+    found, outer = unscaled(m["x"]), m.scalar("outer")
     assert found is not None and outer is not None, "the rule requires two constant factors"
     return found[0], found[1] * outer if m.root.op_type == "Mul" else found[1] / outer
 
@@ -138,7 +138,7 @@ def _one_factor(op: Builder, m: Match) -> ir.Value:
 
 def _scaled_before(m: Match) -> Mismatch | None:
     """x has a constant factor, and the product of both is a normal number of the type."""
-    if _inner(m["x"]) is None:
+    if unscaled(m["x"]) is None:
         return Mismatch("op-type", "a value with a constant factor", m["x"], m["x"])
     low, high = (6e-5, 6e4) if m.outputs[0].dtype == ir.DataType.FLOAT16 else (1e-30, 1e30)
     if low <= abs(_factor(m)[1]) <= high:
@@ -219,6 +219,7 @@ RULES = [
     Rule("negative", lambda op, x: op.Div(x, -1.0), lambda op, m: op.Neg(m["x"]), (_float,)),
     Rule("difference", _plus_negative, _difference, (_float,)),
     Rule("sum", _minus_negative, _sum, (_float,)),
+    Rule("straight-choice", lambda op, c, a, b: op.Where(c, a, b), _turned, (_inverted,)),
     Rule("sum", lambda op, x, c: op.Sub(x, c), _plus_constant, (is_constant("c"), _float, _small)),
     *FACTORS,
     Rule("common-factor", _common, _common_factor, (scalar_factor("fa", "fb"), _float, _equal)),

@@ -20,7 +20,7 @@ from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import either
-from onnxsmith.passes.engine.require import dtype, same_dtype, scalar_constant, shapes
+from onnxsmith.passes.engine.require import dtype, same_dtype, shapes
 from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.engine.values import dims
 from onnxsmith.passes.lift.mask_input import additive, from_condition
@@ -31,7 +31,7 @@ from onnxsmith.passes.lift.scores import masked_low
 def _probabilities(op: Any, q: Any, kt: Any, mask: Any, scale: Any, cap: Any, kept: Any, condition: Any) -> Any:
     product = op.MatMul(q, kt)
     maybe_scaled = either("scaled", yes=scaled(op, "scaling", product, scale), no=product)
-    scores = either("capped", yes=op.Mul(op.Tanh(maybe_scaled), cap), no=maybe_scaled)
+    scores = either("capped", yes=scaled(op, "capping", op.Tanh(maybe_scaled), cap), no=maybe_scaled)
     masked = either(
         "masking",
         add=op.Add(scores, mask),
@@ -59,7 +59,7 @@ def _positive_scale(m: Match) -> Mismatch | None:
 
 
 def _positive_cap(m: Match) -> Mismatch | None:
-    if m.tag("capped") != "yes" or (m.scalar("cap") or 0) > 0:
+    if m.tag("capped") != "yes" or factor_of(m, "capping", "cap") > 0:
         return None
     return Mismatch("constant", "a positive cap", m["cap"], m["cap"])
 
@@ -94,7 +94,7 @@ def _attention(op: Builder, m: Match, mask: ir.Value | None) -> ir.Value:
     """The operator caps the scaled scores at ``softcap``: c * tanh(x / c), where the graph multiplies by 1 / c."""
     k = op.Transpose(m["kt"], perm=[0, 1, 3, 2])
     factor = factor_of(m, "scaling", "scale") if m.tag("scaled") == "yes" else 1.0
-    cap = m.scalar("cap") if m.tag("capped") == "yes" else None
+    cap = factor_of(m, "capping", "cap") if m.tag("capped") == "yes" else None
     return op.Attention(m["q"], k, m["v"], mask, scale=factor * (cap or 1.0), softcap=cap)
 
 
@@ -121,8 +121,7 @@ def _mask(op: Builder, m: Match, guarded: bool = False) -> ir.Value | None:
 
 _WHERE = (
     masked_low("kept"),
-    scalar_factor("scale"),
-    scalar_constant("cap"),
+    scalar_factor("scale", "cap"),
     _positive_scale,
     _positive_cap,
     shapes(q="B _ S D", kt="B K D T", v="B K T _"),

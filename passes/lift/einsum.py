@@ -1,13 +1,15 @@
 """Einsum of two operands becomes Transpose, Reshape and MatMul.
 
 Every letter is one of four: in both operands and the result (batch), in both operands alone (contracted), or in one
-operand and the result (free in a, free in b). Bringing the operands into the order batch, free, contracted and
-batch, contracted, free makes the sum a matrix product. Source: ONNX operator specification, Einsum-12.
+operand and the result (free in a, free in b). An ellipsis is so many further letters. Bringing the operands into the
+order batch, free, contracted and batch, contracted, free makes the sum a matrix product. Source: ONNX operator
+specification, Einsum-12.
 """
 
 from __future__ import annotations
 
 import math
+import string
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +20,7 @@ from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.pattern import attr
 from onnxsmith.passes.engine.rule import Rule
-from onnxsmith.passes.engine.values import dims
+from onnxsmith.passes.engine.values import dims, rank
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,11 @@ class _Letters:
         return self.only(self.result, a=False, b=True, result=True)
 
 
-def _parse(equation: str) -> _Letters | None:
+def _parse(m: Match) -> _Letters | None:
     """The letters, or None for an equation that is no product of two operands with distinct letters."""
-    operands, arrow, result = equation.replace(" ", "").partition("->")
+    operands, arrow, result = str(m.attribute("equation")).replace(" ", "").partition("->")
     a, comma, b = operands.partition(",")
-    words = (a, b, result)
+    words = a, b, result = _spelled_out((a, b, result), [rank(m["a"]), rank(m["b"])])
     if not arrow or not comma or not all(w.isalpha() and len(set(w)) == len(w) for w in words):
         return None
     letters = _Letters(a, b, result)
@@ -62,18 +64,30 @@ def _parse(equation: str) -> _Letters | None:
     return letters if set(known) == set(a + b + result) and letters.contracted else None
 
 
+def _spelled_out(words: tuple[str, str, str], ranks: list[int | None]) -> tuple[str, str, str]:
+    """An ellipsis as letters, where it stands for as many dimensions in every operand that has one."""
+    having = [(word, r) for word, r in zip(words, ranks, strict=False) if "..." in word]
+    counts = {None if r is None else r - len(word.replace("...", "")) for word, r in having}
+    count = counts.pop() if len(counts) == 1 else None
+    if count is None or "..." not in words[2]:
+        return words
+    letters = "".join(c for c in string.ascii_letters if not any(c in w for w in words))[:count]
+    a, b, result = (w.replace("...", letters) for w in words)
+    return a, b, result
+
+
 def _product(op: Any, a: Any, b: Any) -> Any:
     return op.Einsum(a, b, equation=attr("equation"))
 
 
 def _letters(m: Match) -> _Letters:
-    letters = _parse(str(m.attribute("equation")))
+    letters = _parse(m)
     assert letters is not None, "the rule requires an equation that parses"
     return letters
 
 
 def _two_operands(m: Match) -> Mismatch | None:
-    if _parse(str(m.attribute("equation"))) is not None:
+    if _parse(m) is not None:
         return None
     return Mismatch("attribute", "an equation of two operands with distinct letters", m.attribute("equation"), m.root)
 

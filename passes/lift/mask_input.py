@@ -55,11 +55,11 @@ def _expanded(op: Builder, mask: ir.Value, q: ir.Value, kt: ir.Value, like: ir.V
 
 def expand(op: Builder, mask: ir.Value, q: ir.Value, q_axis: int, k: ir.Value, k_axis: int) -> ir.Value:
     """The mask expanded to the query length (an axis of ``q``) and the key length (an axis of ``k``)."""
-    lengths = [_length(op, q, q_axis), _length(op, k, k_axis)]
+    lengths = [length(op, q, q_axis), length(op, k, k_axis)]
     return op.Expand(mask, op.Concat(op.constant([1, 1], "ones", "int64"), *lengths, axis=0))
 
 
-def _length(op: Builder, v: ir.Value, axis: int) -> ir.Value:
+def length(op: Builder, v: ir.Value, axis: int) -> ir.Value:
     """One dimension as a vector of one: a constant, or read from the graph input that has it, or from ``v``.
 
     Reading it from an input leaves ``v`` free to be rewritten, and makes the masks of all layers one.

@@ -107,10 +107,14 @@ _CORE = (scalar_constant("eps"), _last_axis, _positive_eps, dtype("x", *_FLOATS)
 
 
 def _of_ones(m: Match) -> Mismatch | None:
-    tensor = constant(m["ones"])
-    if tensor is not None and readable(tensor) and np.all(tensor.numpy() == 1):
+    if is_ones(m["ones"]):
         return None
     return Mismatch("constant", "a norm whose scale is still ones", m["ones"], m["ones"])
+
+
+def is_ones(v: ir.Value | None) -> bool:
+    tensor = constant(v)
+    return tensor is not None and readable(tensor) and bool(np.all(tensor.numpy() == 1))
 
 
 def _scale_pattern(norm: str) -> Any:
@@ -137,7 +141,7 @@ def _with_bias(op: Builder, m: Match) -> ir.Value:
     return op.LayerNormalization(m["x"], m["scale"], m["bias"], axis=-1, epsilon=m.attribute("epsilon"))
 
 
-def _vector(m: Match) -> Mismatch | None:
+def vector(m: Match) -> Mismatch | None:
     """Scale and bias are vectors: a full tensor of the same last dimension is a residual, not a bias."""
     for name in ("scale", "bias"):
         if m.get(name) is not None and rank(m[name]) != 1:
@@ -145,7 +149,7 @@ def _vector(m: Match) -> Mismatch | None:
     return None
 
 
-_AFFINE = (_vector, shapes(x="... D", scale="D", bias="D"), same_dtype("x", "scale", "bias"))
+_AFFINE = (vector, shapes(x="... D", scale="D", bias="D"), same_dtype("x", "scale", "bias"))
 
 RULES = [
     Rule("layer-norm", _layer_divided, _layer_core, _CORE, anchor="Sqrt"),

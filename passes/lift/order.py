@@ -96,6 +96,10 @@ def _divided(m: Match) -> Mismatch | None:
     return Mismatch("op-type", "a constant over a curve of x", m["gate"], m["gate"])
 
 
+def _divided_gain(op: Any, x: Any, gate: Any, y: Any) -> Any:
+    return op.Div(op.Mul(x, y), gate)
+
+
 def _outer_factor(op: Any, x: Any, y: Any, factor: Any) -> Any:
     return op.Mul(op.Mul(x, y), factor)
 
@@ -164,6 +168,7 @@ RULES = [
     Rule("bias-first", _outer_bias, _bias_first, _BIAS),
     Rule("gate-first", _inner_gate, _gate_first, (_gated,)),
     Rule("gate-first", _inner_divisor, _divisor_first, (_divided,)),
+    Rule("gate-first", _divided_gain, _divisor_first, (_divided, not_constant("x"))),
     Rule("gate-first", _outer_factor, _factor_first, _FACTOR),
     Rule("gate-first", _inner_factor, _factor_first, _FACTOR),
     Rule("square-first", _scaled_square, _square_first, (scalar_constant("factor"), not_constant("x"))),

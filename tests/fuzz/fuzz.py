@@ -1,6 +1,8 @@
 """The driver: mutate a seed, see that the mutated graph computes the same, and that it lifts to the same graph.
 
-    python -m tests.fuzz.fuzz --graphs 2000
+    python -m tests.fuzz.fuzz --graphs 2000                     numbers 0 to 1999
+    python -m tests.fuzz.fuzz --graphs 2000 --first 100000      as many others
+    python -m tests.fuzz.fuzz --graphs 2000 --near-misses       graphs that must not lift to that of their seed
 
 A case is told by its number alone. One that fails is shrunk to the mutations that it takes, and ``--keep`` writes it
 to ``tests/fuzz/cases``, where a test runs it from then on.
@@ -13,7 +15,7 @@ import functools
 import json
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -30,11 +32,14 @@ from onnxsmith.passes.canonicalize import canonicalize, infer
 from onnxsmith.passes.engine.values import dims
 from tests.fuzz.isomorphic import Graph, difference, evaluated
 from tests.fuzz.mutations import KINDS, MUTATIONS
+from tests.fuzz.near_misses import NEAR_MISSES
 from tests.fuzz.seeds import SEEDS
 
 CASES = Path(__file__).parent / "cases"
 LENGTHS = {"B": 2, "S": 5, "T": 7}
 MOST_STEPS = 8
+_WRONG = {m.name: m for m in NEAR_MISSES}
+_ANY = MUTATIONS | _WRONG
 Values = dict[str, NDArray[Any]]
 
 
@@ -71,12 +76,24 @@ def draw(number: int) -> tuple[Case, ir.Model]:
     """The case of that number, and its mutated graph."""
     rng = Random(number)
     seed = rng.choice(list(SEEDS))
-    model, steps = seed_graph(seed).clone(), []
-    for _ in range(rng.randint(1, MOST_STEPS)):
+    return _further(Case(seed), seed_graph(seed).clone(), rng.randint(1, MOST_STEPS), rng)
+
+
+def draw_near_miss(number: int) -> tuple[Case, ir.Model]:
+    """The near miss of that number, then spelled in another way, and its graph."""
+    rng = Random(number)
+    seed = rng.choice(list(SEEDS))
+    model = seed_graph(seed).clone()
+    name, sites = next((n, found) for n in rng.sample(list(_WRONG), len(_WRONG)) if (found := _WRONG[n].sites(model)))
+    wrong = Step(name, rng.choice(sites), rng.randrange(2**16))
+    return _further(Case(seed, (wrong,)), _applied(model, wrong), rng.randint(0, MOST_STEPS), rng)
+
+
+def _further(case: Case, model: ir.Model, count: int, rng: Random) -> tuple[Case, ir.Model]:
+    for _ in range(count):
         step = _choose(model, rng)
-        model = _applied(model, step)
-        steps.append(step)
-    return Case(seed, tuple(steps)), model
+        model, case = _applied(model, step), Case(case.seed, (*case.steps, step))
+    return case, model
 
 
 def _choose(model: ir.Model, rng: Random) -> Step:
@@ -90,13 +107,13 @@ def mutated(case: Case) -> ir.Model:
     """The seed graph after the case's steps; those whose place is not there (any more) are left out."""
     model = seed_graph(case.seed).clone()
     for step in case.steps:
-        if step.site in MUTATIONS[step.mutation].sites(model):
+        if step.site in _ANY[step.mutation].sites(model):
             model = _applied(model, step)
     return model
 
 
 def _applied(model: ir.Model, step: Step) -> ir.Model:
-    model = MUTATIONS[step.mutation].apply(model, step.site, Random(step.draw))
+    model = _ANY[step.mutation].apply(model, step.site, Random(step.draw))
     infer(model)
     return model
 
@@ -137,25 +154,50 @@ def failure(case: Case, model: ir.Model | None = None) -> str | None:
     """Why the mutated graph does not lift to what its seed lifts to, or None. Raises Invalid."""
     model = mutated(case) if model is None else model
     values, graph = expected(case.seed)
-    found = run_model(model.clone())(feeds(seed_graph(case.seed)))
+    given = feeds(seed_graph(case.seed))
+    if (name := _differing(run_model(model.clone())(given), values)) is not None:
+        raise Invalid(f"{name} differs: {case}")
+    return difference(evaluated(lifted(model), given), graph)
+
+
+def mistaken(case: Case, model: ir.Model | None = None) -> str | None:
+    """Why what a near miss lifts to is wrong, or None: the graph of its seed, or other values. Raises Invalid."""
+    model = mutated(case) if model is None else model
+    given = feeds(seed_graph(case.seed))
+    values = run_model(mutated(Case(case.seed, case.steps[:1])))(given)
+    if (name := _differing(run_model(model.clone())(given), values)) is not None:
+        raise Invalid(f"{name} differs: {case}")
+    after = lifted(model)
+    if (name := _differing(run_model(after.clone())(given), values)) is not None:
+        return f"{name} differs after lifting"
+    return None if difference(evaluated(after, given), expected(case.seed)[1]) else "lifts to the graph of its seed"
+
+
+def _differing(found: Values, values: Values) -> str | None:
+    """The first output that is more than rounding away from its values; a near miss may take roots of what it likes."""
     for name, value in values.items():
-        if not np.allclose(found[name], value, rtol=1e-3, atol=1e-4 * float(np.abs(value).max())):
-            raise Invalid(f"{name} differs by {float(np.abs(found[name] - value).max()):.2g}: {case}")
-    return difference(evaluated(lifted(model), feeds(seed_graph(case.seed))), graph)
+        largest = float(np.abs(value).max(initial=0, where=np.isfinite(value)))
+        if not np.allclose(found[name], value, rtol=1e-3, atol=1e-4 * largest, equal_nan=True):
+            return name
+    return None
 
 
-def shrunk(case: Case) -> Case:
-    """The case without the steps that its failure does not need."""
-    for step in case.steps:
+Judge = Callable[[Case], str | None]
+
+
+def shrunk(case: Case, judge: Judge | None = None) -> Case:
+    """The case without the steps that its failure does not need. A near miss keeps its first, which makes it one."""
+    judge = judge or failure
+    for step in case.steps[judge is mistaken :]:
         smaller = Case(case.seed, tuple(s for s in case.steps if s is not step))
-        if _fails(smaller):
+        if _fails(smaller, judge):
             case = smaller
     return case
 
 
-def _fails(case: Case) -> bool:
+def _fails(case: Case, judge: Judge) -> bool:
     try:
-        return failure(case) is not None
+        return judge(case) is not None
     except Invalid:
         return False
 
@@ -164,20 +206,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--graphs", type=int, default=2000, help="how many graphs (default 2000)")
     parser.add_argument("--first", type=int, default=0, help="the number of the first one")
+    parser.add_argument("--near-misses", action="store_true", help="graphs that compute something else")
     parser.add_argument("--keep", action="store_true", help="write shrunk failing cases to tests/fuzz/cases")
     options = parser.parse_args(arguments)
+    make, judge = (draw_near_miss, mistaken) if options.near_misses else (draw, failure)
     causes: Counter[tuple[str, ...]] = Counter()
     for number in range(options.first, options.first + options.graphs):
-        case, model = draw(number)
-        if failure(case, model) is None:
+        case, model = make(number)
+        if judge(case, model) is None:
             continue
-        small = shrunk(case)
+        small = shrunk(case, judge)
         causes[tuple(sorted({s.mutation for s in small.steps}))] += 1
-        print(f"{number} {case.seed}: {', '.join(f'{s.mutation} at {s.site}' for s in small.steps)}: {failure(small)}")
+        print(f"{number} {case.seed}: {', '.join(f'{s.mutation} at {s.site}' for s in small.steps)}: {judge(small)}")
         if options.keep:
             (CASES / f"{number}.json").write_text(small.to_json())
     failed = sum(causes.values())
-    print(f"{options.graphs - failed} of {options.graphs} graphs lift to the graph of their seed")
+    told = "are told from their seed" if options.near_misses else "lift to the graph of their seed"
+    print(f"{options.graphs - failed} of {options.graphs} graphs {told}")
     for names, times in causes.most_common():
         print(f"{times:5} {' + '.join(names)}")
     return 1 if failed else 0

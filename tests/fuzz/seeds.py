@@ -54,6 +54,30 @@ def attention_bias() -> Sketch:
     return s
 
 
+def attention_bias_padding() -> Sketch:
+    """MPNet: a bias table and padding, added one after the other."""
+    s = _self(f"{_X}, float[1, 2, S, S] bias, int64[B, S] mask")
+    q, k, v = (s.heads(s.linear("x", n)) for n in "qkv")
+    mask = s.op("Add", "bias", s.padding())
+    s.op("Identity", s.linear(s.attend(q, k, v, mask=mask), "out"), out="y")
+    return s
+
+
+def attention_window() -> Sketch:
+    """Mistral: each query sees itself and the key before it."""
+    s = _self()
+    s.op("Identity", s.attention("x", keep=s.window()), out="y")
+    return s
+
+
+def attention_softcap() -> Sketch:
+    """Gemma 2: the scores are bent by a tanh before they are masked."""
+    s = _self(f"{_X}, int64[B, S] mask")
+    q, k, v = (s.heads(s.linear("x", n, bias=False)) for n in "qkv")
+    s.op("Identity", s.linear(s.attend(q, k, v, mask=s.padding(), cap=True), "out", bias=False), out="y")
+    return s
+
+
 def attention_rotary() -> Sketch:
     s = _self(f"{_X}, {_ANGLES}")
     q, k, v = (s.heads(s.linear("x", n, bias=False)) for n in "qkv")
@@ -164,6 +188,9 @@ SEEDS: dict[str, Callable[[], Sketch]] = {
         attention_cross,
         attention_boolean,
         attention_bias,
+        attention_bias_padding,
+        attention_window,
+        attention_softcap,
         attention_rotary,
         attention_grouped,
         attention_packed,

@@ -20,6 +20,7 @@ float one = {{1.0}}, float two = {{2.0}}, float three = {{3.0}}, float half = {{
 float root_two = {{1.4142135}}, float cubic = {{0.044715}}, float slope = {{0.7978845608}}, float zero = {{0.0}},
 float inverse_root = {{{HEAD**-0.5:.9f}}}, float root_size = {{{HEAD**0.5:.7f}}},
 float lowest = {{-3.4028234663852886e38}}, float minus_inf = {{-1e9}},
+float soft = {{20.0}}, int64 width = {{2}},
 int64 first = {{0}}, int64 step = {{1}}, int64[1] last = {{-1}}, int64[2] middle = {{1, 2}},
 int64[1] null = {{0}}, int64[1] half_head = {{{HEAD // 2}}}, int64[1] head = {{{HEAD}}}, int64[1] rows = {{1}},
 int64[4] split = {{0, 0, {HEADS}, {HEAD}}}, int64[4] split_one = {{0, 0, 1, {HEAD}}},
@@ -111,11 +112,23 @@ class Sketch:
         steps = self.op("Range", "first", length, "step")
         return self.op("LessOrEqual", self.op("Unsqueeze", steps, "null"), self.op("Unsqueeze", steps, "rows"))
 
-    def attend(self, q: str, k: str, v: str, mask: str = "", keep: str = "", scaled: bool = True) -> str:
-        """q, k, v [B, H, S, D] to [B, S, H*D]; ``mask`` is added, ``keep`` is a boolean."""
+    def window(self, x: str = "x") -> str:
+        """A boolean mask [S, S] that is true at each query's own key and the one before it."""
+        length = self.op("Squeeze", self.op("Shape<start=1, end=2>", x))
+        steps = self.op("Range", "first", length, "step")
+        key, query = self.op("Unsqueeze", steps, "null"), self.op("Unsqueeze", steps, "rows")
+        near = self.op("Less", self.op("Sub", query, key), "width")
+        return self.op("And", self.op("LessOrEqual", key, query), near)
+
+    def attend(
+        self, q: str, k: str, v: str, mask: str = "", keep: str = "", scaled: bool = True, cap: bool = False
+    ) -> str:
+        """q, k, v [B, H, S, D] to [B, S, H*D]; ``mask`` is added, ``keep`` is a boolean, ``cap`` bends the scores."""
         scores = self.op("MatMul", q, self.op("Transpose<perm=[0, 1, 3, 2]>", k))
         if scaled:  # exporters write both
             scores = self.op("Mul", scores, "inverse_root") if keep else self.op("Div", scores, "root_size")
+        if cap:
+            scores = self.op("Mul", self.op("Tanh", self.op("Div", scores, "soft")), "soft")
         scores = self.op("Add", scores, mask) if mask else scores
         scores = self.op("Where", keep, scores, "minus_inf") if keep else scores
         context = self.op("MatMul", self.op("Softmax<axis=-1>", scores), v)

@@ -52,7 +52,35 @@ def _one_split(op: Builder, m: Match, rng: Random) -> Sequence[ir.Value]:
     return op.several("Split", 2, m["x"], op.constant([half, half], "halves", np.int64), axis=-1)
 
 
+def _einsum(op: Builder, m: Match, rng: Random) -> ir.Value:
+    if rng.random() < 0.5:
+        return op.Einsum(m["a"], m["b"], equation="bhik,bhkj->bhij")
+    turned = op.Transpose(m["b"], perm=[0, 1, 3, 2])
+    return op.Einsum(m["a"], turned, equation="...ik,...jk->...ij")
+
+
+def _known_axis(m: Match) -> Mismatch | None:
+    """One axis, counted from the front."""
+    axis = m.scalar("axes")
+    return (
+        None if axis is not None and axis >= 0 else Mismatch("constant", "one axis from the front", m["axes"], m.root)
+    )
+
+
+def _added_by_reshape(op: Builder, m: Match, rng: Random) -> ir.Value:
+    """Unsqueeze as the view that it is; the target's parts are read from the shape."""
+    axis, rank = int(m.scalar("axes") or 0), len(dims(m["x"]) or [])
+    parts = [
+        op.Shape(m["x"], start=0, end=axis),
+        op.constant([1], "one", np.int64),
+        op.Shape(m["x"], start=axis, end=rank),
+    ]
+    return op.Reshape(m["x"], op.Concat(*parts, axis=0))
+
+
 MUTATIONS: list[Mutation] = [
+    Respelling("einsum", lambda op, a, b: op.MatMul(a, b), _einsum, (_four_dimensions, is_float)),
+    Respelling("reshape-for-unsqueeze", lambda op, x, axes: op.Unsqueeze(x, axes), _added_by_reshape, (_known_axis,)),
     Respelling("batched", lambda op, a, b: op.MatMul(a, b), _batched, (_four_dimensions, is_float)),
     Respelling("split-halves", _two_slices, _one_split, (_halves, is_float)),
 ]

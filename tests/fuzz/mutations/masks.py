@@ -27,6 +27,12 @@ def _blocking(m: Match) -> Mismatch | None:
     return None if value(m, "low") <= -1e4 else Mismatch("constant", "a blocking number", m["low"], m["low"])
 
 
+def _only_fill(m: Match) -> Mismatch | None:
+    """The same scores are not filled twice: two numbers within one softmax are two masks."""
+    twins = [user for user, _ in m["s"].uses() if user.op_type == "Where" and user is not m.root]
+    return Mismatch("same-node", "one Where of the scores", twins[0], m.root) if twins else None
+
+
 def _padded(op: Any, s: Any, kept: Any, low: Any) -> Any:
     return op.Add(s, op.Mul(op.Sub(1.0, op.Cast(kept, to=1)), low))
 
@@ -69,7 +75,7 @@ MUTATIONS: list[Mutation] = [
     Respelling("padding-as-where", _padded, _padding_as_where, _LOW),
     Respelling("inverted-where", _kept_or_not, _inverted, _LOW),
     Respelling("where-as-sum", _kept_or_not, _as_sum, _LOW),
-    Respelling("other-number-in-where", _kept_or_not, _other_number, _LOW),
+    Respelling("other-number-in-where", _kept_or_not, _other_number, (*_LOW, _only_fill)),
     Respelling("other-number-in-product", _blocked_product, _other_product, _LOW),
     Respelling("negated-product", _blocked_product, _finite_sum, _LOW),
 ]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
+from onnxsmith.passes.engine.require import is_constant
 from onnxsmith.passes.engine.values import constant, dims
 from tests.fuzz.mutation import Mutation, Respelling, is_float
 
@@ -67,6 +68,18 @@ def _packed(op: Builder, m: Match, rng: Random) -> Sequence[ir.Value]:
     return _parts(op, product, widths, rng.choice(("split", "slice", "gather")))
 
 
+def _split_product(op: Any, x: Any, w: Any, b: Any, widths: Any) -> Any:
+    packed = op.Add(op.MatMul(x, w), b)
+    return tuple(op.Split(packed, widths, axis=2, output=i) for i in range(3))
+
+
+def _unpacked(op: Builder, m: Match, rng: Random) -> Sequence[ir.Value]:
+    bounds = np.cumsum(_data(m["widths"]))[:-1]
+    weights, biases = np.split(_data(m["w"]), bounds, axis=1), np.split(_data(m["b"]), bounds)
+    products = [op.MatMul(m["x"], op.constant(w, "part")) for w in weights]
+    return [op.Add(product, op.constant(b, "part_bias")) for product, b in zip(products, biases, strict=True)]
+
+
 def _parts(op: Builder, packed: ir.Value, widths: list[int], how: str) -> Sequence[ir.Value]:
     if how == "split":
         return op.several("Split", len(widths), packed, op.constant(widths, "widths", np.int64), axis=2)
@@ -87,5 +100,6 @@ MUTATIONS: list[Mutation] = [
     Respelling("transposed-weight", _matmul, _transposed, (_weights, is_float)),
     Respelling("gemm", _linear, _gemm, (_weights, is_float)),
     Respelling("three-packed", _three, _packed, (_weights, is_float)),
+    Respelling("unpacked", _split_product, _unpacked, (is_constant("w", "b", "widths"), is_float)),
     Respelling("two-packed", _two, _packed, (_weights, is_float)),
 ]
