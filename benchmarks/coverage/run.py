@@ -33,6 +33,7 @@ def main() -> None:
         _check(group, exporters)
         for line in report.failing(group):
             console.error(line)
+    report.show()
     report.write()
 
 
@@ -52,7 +53,7 @@ def _chosen(group: Group, options: argparse.Namespace) -> bool:
 def _export(group: Group, exporters: list[str]) -> None:
     made = {path.stem for path in group.folder.glob("*") if path.suffix in (".onnx", ".error")}
     todo = [e for e in exporters if e not in made]
-    if not todo and (group.folder / BATCHES).exists():
+    if not todo and ((group.folder / BATCHES).exists() or not list(group.folder.glob("*.onnx"))):
         return
     overlay = OVERLAYS[group.library]
     paths = [ROOT, *([overlay] if overlay else []), X_TRANSFORMERS]
