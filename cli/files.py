@@ -32,6 +32,11 @@ def read_texts(path: Path) -> list[str]:
     return texts
 
 
+def read_samples(path: Path) -> dict[str, np.ndarray] | list[str]:
+    """The arrays of an .npz file, or the texts of any other. Raises BadInput as the readers of those do."""
+    return read_tensors(path) if path.suffix == ".npz" else read_texts(path)
+
+
 def split_texts(content: str) -> list[str]:
     """The lines of ``content`` that are not blank, without the white space around them."""
     return [line.strip() for line in content.splitlines() if line.strip()]

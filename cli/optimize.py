@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 import onnxsmith
-from onnxsmith.cli import console, tables
+from onnxsmith.cli import console, files, tables
 from onnxsmith.cli import dims as dims_option
 
 if TYPE_CHECKING:
@@ -20,12 +20,32 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder or .onnx to write.")
 @click.option(
     "--target",
-    type=click.Choice(["cpu", "onnx"]),
+    type=click.Choice(["cpu", "cuda", "onnx"]),
     default="cpu",
     show_default=True,
-    help="Where it will run; onnx is any runtime.",
+    help="Where it will run; onnx is any runtime. No GPU is needed to compile for cuda.",
 )
-@click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "bf16", "int8", "int8-weights", "int4"]),
+    default="fp32",
+    show_default=True,
+    help="fp16 and bf16 are for cuda. int8 computes in integers; int8-weights and int4 store weights in blocks.",
+)
+@click.option(
+    "--calibrate",
+    "samples",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Inputs of yours: .npz, or a text a line. Half of them calibrate, the others judge.",
+)
+@click.option(
+    "--budget",
+    metavar="METRIC=NUMBER,...",
+    help="Leave layers in higher precision until this holds: cosine, least-cosine, rms, kl, top1.",
+)
+@click.option("--half-io", is_flag=True, help="With fp16 and bf16: inputs and outputs in 16 bits too, such as a cache.")
+@click.option("--unpad", is_flag=True, help="Compute no padded positions: outputs are zero there, equal elsewhere.")
 @click.option(
     "--verify",
     type=click.Choice(["final", "each", "off"]),
@@ -41,6 +61,10 @@ def command(
     output: Path,
     target: str,
     precision: str,
+    samples: Path | None,
+    budget: str | None,
+    half_io: bool,
+    unpad: bool,
     verify: Verify,
     strict: bool,
     dims: tuple[str, ...],
@@ -54,7 +78,17 @@ def command(
     named = dims_option.parse(dims)
     with console.working(f"optimizing {source} for {target} in {precision} (verify: {verify})"):
         report = onnxsmith.optimize(
-            source, output, target=target, precision=precision, verify=verify, strict=strict, dims=named
+            source,
+            output,
+            target=target,
+            precision=precision,
+            verify=verify,
+            strict=strict,
+            dims=named,
+            half_io=half_io,
+            unpad=unpad,
+            calibrate=files.read_samples(samples) if samples is not None else None,
+            budget=budget,
         )
     if as_json:
         console.emit_json(report.to_json())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from onnxsmith.cli import console
@@ -11,7 +11,9 @@ from onnxsmith.cli import console
 if TYPE_CHECKING:
     from onnxsmith.compiler.compare import Comparison, Variant
     from onnxsmith.compiler.report import OptimizeReport, RuleSummary
+    from onnxsmith.compiler.sensitivity import Layer
     from onnxsmith.compiler.sites import Site
+    from onnxsmith.passes.engine.remark import Remark
 
 STATUSES = ("fused", "already fused", "missed", "inexpressible")
 
@@ -44,6 +46,11 @@ def print_report(report: OptimizeReport) -> None:
     """What `optimize` did: coverage, the parity of each rewrite, the missed sites and the sizes."""
     print_coverage(report.sites)
     _print_rewrites(report.rewrites)
+    _print_islands(report.remarks)
+    for remark in report.remarks:
+        if not remark.node:  # about the whole model
+            console.emit(f"{remark.rule}{' not done' if remark.kind == 'missed' else ''}: {remark.reason}")
+    _print_layers(report.layers)
     left = [site for site in report.sites if site.status in ("missed", "inexpressible")]
     print_sites(left)
     if report.sites and all(site.status != "missed" for site in left):
@@ -74,6 +81,34 @@ def _print_rewrites(rewrites: Sequence[RuleSummary]) -> None:
         for r in rewrites
     ]
     console.table("rewrites (errors as multiples of the original float32 graph's own)", columns, rows)
+
+
+def _print_islands(remarks: Sequence[Remark]) -> None:
+    """One row per reason why nodes of a 16-bit model stay in float32; --json has each of them."""
+    islands = Counter(r.reason for r in remarks if r.rule.endswith("-island"))
+    if islands:
+        console.table("left in float32", (">nodes", "reason"), [(n, reason) for reason, n in islands.items()])
+
+
+def _print_layers(layers: Sequence[Layer]) -> None:
+    """One row per layer, costliest first: what quantizing it alone costs, and whether the budget let it be."""
+    if not layers:
+        return
+    of_logits = any(c.kl is not None for layer in layers for c in layer.closeness)
+    columns = ("layer", "precision", "quantized", ">cosine", ">relative rms", *((">KL", ">top-1") if of_logits else ()))
+    rows = [
+        (layer.name, layer.precision, "yes" if layer.taken else "no", *_worst(layer, of_logits)) for layer in layers
+    ]
+    console.table("what each layer alone costs", columns, rows)
+
+
+def _worst(layer: Layer, of_logits: bool) -> Iterator[str]:
+    """The figures of the worst output."""
+    yield f"{min(c.mean_cosine for c in layer.closeness):.6f}"
+    yield f"{max(c.relative_rms for c in layer.closeness):.1e}"
+    if of_logits:
+        yield f"{max(c.kl for c in layer.closeness if c.kl is not None):.1e}"
+        yield f"{min(c.top1 for c in layer.closeness if c.top1 is not None):.2%}"
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -14,20 +15,27 @@ import onnx_ir as ir
 
 from onnxsmith.compiler import pipeline, sites
 from onnxsmith.compiler.artifact import check_writable, sha256, write_artifact
+from onnxsmith.compiler.budget import Budget
+from onnxsmith.compiler.budget import parse as parse_budget
+from onnxsmith.compiler.closeness import Closeness, check_closeness
 from onnxsmith.compiler.dims import Dims, name_dims
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
 from onnxsmith.compiler.report import OptimizeReport, ParityReport, summarize
-from onnxsmith.compiler.target import Target
+from onnxsmith.compiler.samples import Given, Samples, split
+from onnxsmith.compiler.sensitivity import Search, both
+from onnxsmith.compiler.target import QUANTIZED, Target
 from onnxsmith.compiler.target import target as find_target
-from onnxsmith.compiler.verify import Closeness
 from onnxsmith.errors import BadInput, BadUsage, CheckFailed
 from onnxsmith.passes.canonicalize import canonicalize
+from onnxsmith.passes.optimize.unpad import CONTRACT, UNPADDED
 from onnxsmith.runtime.artifact import Artifact, open_artifact
 from onnxsmith.runtime.options import METADATA_KEY, encode_config
 
 Verify = Literal["final", "each", "off"]
 _PROVIDERS = {"cpu": ["CPUExecutionProvider"], "cuda": ["CUDAExecutionProvider"], "onnx": []}
+_RECORDED = ("sites", "rewrites", "parity", "layers")
+_NOT_RUN = {"cuda": "run with the CPU provider's kernels, 16-bit results rounded from float32: not on CUDA"}
 
 
 def optimize(
@@ -39,21 +47,33 @@ def optimize(
     verify: Verify = "final",
     strict: bool = False,
     dims: Dims | None = None,
+    half_io: bool = False,
+    unpad: bool = False,
+    calibrate: Given | None = None,
+    budget: str | None = None,
 ) -> OptimizeReport:
     """Optimize the model at ``source`` and write it to ``output`` (None: only report).
 
     Args:
         source: an artifact folder or an .onnx file; it is never changed.
         output: a folder to make, or a file that ends with .onnx.
-        target: "cpu", or "onnx" for a portable model of standard operators.
-        precision: "fp32", or "int8" (dynamic activations, per-channel weights).
+        target: "cpu", "cuda", or "onnx" for a portable model of standard operators. No GPU is needed to compile.
+        precision: "fp32"; for cuda also "fp16" or "bf16"; for cpu also "int8" (products in integers, weights per
+            channel), "int8-weights" or "int4" (weights in blocks, activations stay float).
         verify: "final" checks the whole, "each" every rewrite as well, rolling back what breaks parity.
         strict: fail instead of rolling back.
         dims: names or sizes of an input's dimensions, where the file leaves them open; equal names are equal sizes.
+        half_io: with fp16 or bf16, inputs and outputs are 16-bit floats too; otherwise they stay float32.
+        unpad: compute no padded positions: outputs are the same at allowed positions and zero at padded ones, save the
+            first of each row, which is computed. A model where that cannot be is left as it is, with a remark.
+        calibrate: samples for a lossy precision, as arrays [N, ..] by input name or as texts: half of them calibrate
+            it, the others judge it. Without, both are done on made-up inputs.
+        budget: what a lossy precision may cost, as in "cosine=0.995" or "kl=0.01,top1=0.97": the layers that cost the
+            most stay in a higher precision until it holds.
 
     Raises:
         BadInput: the model or the output cannot be used. BadUsage: no such target, precision or verification.
-        CheckFailed: parity does not hold (and nothing is written).
+        CheckFailed: parity does not hold, or no layer keeps the budget (and nothing is written).
     """
     if verify not in ("final", "each", "off"):
         raise BadUsage(f"no verification {verify!r}; choose one of final, each, off")
@@ -61,11 +81,16 @@ def optimize(
     artifact = open_artifact(source)
     if output is not None:
         check_writable(Path(output), absent=artifact.is_structure)
-    if artifact.is_structure and precision == "int8":
-        raise BadInput(f"{source} is a structure, its weights are absent; int8 needs them: export it with its weights")
+    if artifact.is_structure and precision in QUANTIZED:
+        raise BadInput(
+            f"{source} is a structure, its weights are absent; {precision} needs them: export it with its weights"
+        )
+    if precision == "fp32" and (calibrate is not None or budget is not None):
+        raise BadUsage("calibrate and budget are for lossy precisions, and fp32 is none; choose one, such as int8")
     if output is not None and Path(output).resolve() in (artifact.model.resolve(), artifact.model.resolve().parent):
         raise BadInput(f"{output} is the model to optimize, which is never changed; give another output")
-    job = _Job(artifact, where, precision, strict, dims or {})
+    job = _Job(artifact, where, precision, strict, dims or {}, half_io, unpad)
+    job.judge(calibrate, parse_budget(budget) if budget is not None else None)
     report, model = job.run(verify)
     if output is not None:
         with job.timed("write"):
@@ -73,13 +98,26 @@ def optimize(
     return report
 
 
+@dataclass
 class _Job:
-    """One optimization: the source, what to make of it, and how long each step took."""
+    """One optimization: the source, what to make of it, how it is judged, and how long each step took."""
 
-    def __init__(self, source: Artifact, target: Target, precision: str, strict: bool, dims: Dims) -> None:
-        self.source, self.target, self.precision, self.strict, self.dims = source, target, precision, strict, dims
-        self.seconds: dict[str, float] = {}
-        self.digests: dict[str, Future[str]] = {}
+    source: Artifact
+    target: Target
+    precision: str
+    strict: bool
+    dims: Dims
+    half_io: bool
+    unpad: bool
+    samples: Samples = field(default_factory=Samples)
+    budget: Budget = field(default_factory=lambda: Budget(()))
+    seconds: dict[str, float] = field(default_factory=dict)
+    digests: dict[str, Future[str]] = field(default_factory=dict)
+
+    def judge(self, given: Given | None, budget: Budget | None) -> None:
+        """Take the user's samples and budget. Raises BadInput for samples that do not fit the model."""
+        self.samples = split(given, self.load(), self.source) if given is not None else self.samples
+        self.budget = budget or self.budget
 
     def load(self) -> ir.Model:
         return name_dims(load_model(self.source.model), self.dims)
@@ -103,17 +141,28 @@ class _Job:
             original = self.load()
         self.digests = self.digests or _digests({self.source.model, *_weights_files(original)})
         nodes, size = original.graph.num_nodes(), _bytes(original)
-        steps = pipeline.passes(self.target, self.precision, self._bounds())
+        steps = pipeline.passes(
+            self.target,
+            self.precision,
+            self._bounds(),
+            keep_io=not self.half_io,
+            samples=self.samples.calibrating,
+            without_padding=self.unpad,
+        )
         observer = self._observer() if verify == "each" and not self.source.is_structure else None
+        search = Search(self.budget, self.samples.judging or self._cases()) if self.budget.limits else None
         with self.timed("compile"):
             model = canonicalize(original)
             anchors = sites.find(model)
-            outcome = pipeline.run(model, steps, observer)
+            outcome = pipeline.run(model, steps, both(search, observer))
         if outcome.undone and self.strict:
             worst = outcome.undone[0]
             raise CheckFailed(f"rule {worst.rule} breaks parity at {worst.output}; run without --strict to go on")
         with self.timed("verify"):
-            parity = self._parity(outcome) if verify != "off" else None
+            closeness = self._closeness(outcome) if verify != "off" or search else []
+            if search:
+                search.check(closeness)
+            parity = self._parity(outcome, closeness) if verify != "off" else _unchecked(closeness)
         report = OptimizeReport(
             sites.settle(anchors, outcome.model, outcome.remarks),
             outcome.remarks,
@@ -124,6 +173,7 @@ class _Job:
             size,
             _bytes(outcome.model),
             self.seconds,
+            search.layers if search else [],
         )
         return report, outcome.model
 
@@ -140,16 +190,23 @@ class _Job:
 
         return EachPass(self._cases())
 
-    def _parity(self, outcome: pipeline.Outcome) -> ParityReport:
+    def _closeness(self, outcome: pipeline.Outcome) -> list[Closeness]:
+        """What lossy passes cost, on the samples that calibrated nothing."""
+        if self.source.is_structure or outcome.exact is None:
+            return []
+        cases = self.samples.judging or self._cases()
+        return check_closeness(self.load(), outcome.model, cases, self.target.session)
+
+    def _parity(self, outcome: pipeline.Outcome, closeness: list[Closeness]) -> ParityReport:
         """Everything up to the first lossy pass is held to the parity rule; what a lossy one gives is told."""
-        from onnxsmith.compiler.verify import Unverifiable, check_closeness, check_whole
+        from onnxsmith.compiler.verify import Unverifiable, check_whole
 
         if self.source.is_structure:
             return self._unverified("weights are absent")
         original, cases, config = self.load(), self._cases(), self.target.session
-        closeness = check_closeness(original, outcome.model, cases, config) if outcome.exact else []
         try:
-            return ParityReport(check_whole(original, outcome.exact or outcome.model, cases, config), closeness)
+            exact = check_whole(original, outcome.exact or outcome.model, cases, config)
+            return ParityReport(exact, closeness, _NOT_RUN.get(self.target.name, ""))
         except Unverifiable as e:
             return self._unverified(str(e), closeness)
 
@@ -161,9 +218,9 @@ class _Job:
     def write(self, output: Path, model: ir.Model, report: OptimizeReport) -> None:
         if self.target.session:
             model.metadata_props[METADATA_KEY] = encode_config(self.target.session)
-        write_artifact(output, model, self._manifest(report), self.source.sidecars())
+        write_artifact(output, model, self._manifest(report, model), self.source.sidecars())
 
-    def _manifest(self, report: OptimizeReport) -> dict[str, Any]:
+    def _manifest(self, report: OptimizeReport, model: ir.Model) -> dict[str, Any]:
         return {
             "format": 1,
             **self.source.manifest,
@@ -176,10 +233,15 @@ class _Job:
             "target": self.target.name,
             "precision": self.precision,
             "session": {"config": self.target.session, "providers": _PROVIDERS[self.target.name]},
-            "passes": [step.name for step in pipeline.passes(self.target, self.precision)],
-            **{key: value for key, value in report.to_json().items() if key in ("sites", "rewrites", "parity")},
+            "passes": [step.name for step in pipeline.passes(self.target, self.precision, without_padding=self.unpad)],
+            **({"padded_positions": CONTRACT} if UNPADDED in model.metadata_props else {}),
+            **{key: value for key, value in report.to_json().items() if key in _RECORDED},
             "missed": [r.to_json() for r in report.remarks if r.kind == "missed"],
         }
+
+
+def _unchecked(closeness: list[Closeness]) -> ParityReport | None:
+    return ParityReport(closeness=closeness, note="not verified: off") if closeness else None
 
 
 def _bytes(model: ir.Model) -> int:

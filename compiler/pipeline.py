@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from onnxsmith.compiler.calibrate import smoothing
+from onnxsmith.compiler.calibrate import activations, magnitudes
+from onnxsmith.compiler.inputs import Case
+from onnxsmith.compiler.saturation import saturates
 from onnxsmith.compiler.target import Target
 from onnxsmith.passes import lift, lower
 from onnxsmith.passes.canonicalize import follow, shorten, sweep
@@ -16,7 +18,10 @@ from onnxsmith.passes.engine.rewrite import Rewriter, Site
 from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.lift import masks
 from onnxsmith.passes.lower import Kernels
-from onnxsmith.passes.quantize import int8
+from onnxsmith.passes.optimize.unpad import unpad
+from onnxsmith.passes.precision.formats import FORMATS, Format
+from onnxsmith.passes.precision.narrow import narrow
+from onnxsmith.passes.quantize import int8, weight_only
 
 
 @dataclass(frozen=True)
@@ -24,15 +29,18 @@ class Pass:
     """One step: its rules run to a fixed point, then views are shortened and leftovers swept away.
 
     ``prepare`` makes further rules from the model as it stands, for steps that measure before they rewrite.
+    ``transform`` changes the model, in place and before the rules, where that is no matter of single places.
     ``lossy`` steps change results by intent, within a budget; they are not held to the parity rule.
     """
 
     name: str
     rules: tuple[Rule, ...] = ()
     prepare: Callable[[ir.Model], tuple[Rule, ...]] | None = None
+    transform: Callable[[ir.Model], list[Remark]] | None = None
     lossy: bool = False
 
     def run(self, model: ir.Model, denied: Collection[Site] = ()) -> Outcome:
+        told = self.transform(model) if self.transform else []
         prepared = self.prepare(model) if self.prepare else ()
         rewriter = Rewriter(self.rules + prepared, denied)
         while rewriter(model):  # again, since shapes that become known may let another rule hold
@@ -40,7 +48,7 @@ class Pass:
             if shorten(model):
                 follow(model)
             sweep(model)
-        return Outcome(model, rewriter.remarks + rewriter.missed(model), rewriter.applied)
+        return Outcome(model, told + rewriter.remarks + rewriter.missed(model), rewriter.applied)
 
 
 @dataclass(frozen=True)
@@ -61,10 +69,20 @@ class Outcome:
 Observer = Callable[[Pass, ir.Model, Outcome], Collection[Site]]
 
 
-def passes(target: Target, precision: str, bounds: Mapping[str, int] | None = None) -> list[Pass]:
+def passes(
+    target: Target,
+    precision: str,
+    bounds: Mapping[str, int] | None = None,
+    *,
+    keep_io: bool = True,
+    samples: Sequence[Case] = (),
+    without_padding: bool = False,
+) -> list[Pass]:
     """The passes for a target and a precision, in order; they expect a canonical model.
 
-    ``bounds`` gives the largest size of a named dimension, for steps that run the model.
+    ``bounds`` gives the largest size of a named dimension, for steps that run the model. ``keep_io`` leaves the
+    inputs and outputs of a 16-bit model float32. ``samples`` are inputs to calibrate on, in place of made-up ones.
+    ``without_padding`` computes no padded positions.
     """
     steps = [
         Pass("lift-arithmetic", tuple(lift.ARITHMETIC)),
@@ -74,15 +92,49 @@ def passes(target: Target, precision: str, bounds: Mapping[str, int] | None = No
         Pass("lift-attention", tuple(lift.ATTENTION)),
         Pass("lift-heads", tuple(lift.HEADS)),
     ]
+    if target.kernels is not None or without_padding:
+        steps.append(Pass("mask-meanings", transform=masks.annotate))
+    if without_padding:
+        steps.append(Pass("unpad", transform=unpad))
     if target.kernels is not None:
-        steps.append(Pass(f"lower-{target.name}", tuple(lower.rules(target.kernels))))
-        if precision == "int8":
-            steps.append(Pass("int8", prepare=_int8(target.kernels, bounds or {}), lossy=True))
+        form = FORMATS.get(precision)
+        kernels = replace(target.kernels, narrow=form.dtype if form is not None else None)
+        steps.append(Pass(f"lower-{target.name}", tuple(lower.rules(kernels))))
+        steps += [_narrow(form, kernels, bounds or {}, keep_io)] if form is not None else []
+        steps += _lossy(precision, kernels, bounds or {}, samples)
     return steps
 
 
-def _int8(kernels: Kernels, bounds: Mapping[str, int]) -> Callable[[ir.Model], tuple[Rule, ...]]:
-    return lambda model: int8.rules(kernels, smoothing(model, bounds))
+def _narrow(form: Format, kernels: Kernels, bounds: Mapping[str, int], keep_io: bool) -> Pass:
+    """Sixteen bits, except where the model's own activations leave their range."""
+
+    def convert(model: ir.Model) -> list[Remark]:
+        return narrow(model, form, kernels, magnitudes(model, bounds), keep_io)
+
+    return Pass(form.name, transform=convert, lossy=True)
+
+
+def _lossy(precision: str, kernels: Kernels, bounds: Mapping[str, int], samples: Sequence[Case]) -> list[Pass]:
+    """The passes of a precision that the target has in quantized products; what one leaves the next may take."""
+    if precision == "int8":
+        return [_int8(kernels, bounds, samples)]
+    forms = weight_only.FORMATS.get(precision, ())
+    return [Pass(form.name, weight_only.rules(kernels, form), lossy=True) for form in forms]
+
+
+def _int8(kernels: Kernels, bounds: Mapping[str, int], samples: Sequence[Case]) -> Pass:
+    """Integer products, with weights of 7 bits where this machine's sums of 8-bit ones are wrong."""
+    narrow = saturates()
+    largest_code = int8.LARGEST_7_BIT_CODE if narrow else int8.LARGEST_CODE
+
+    def rules(model: ir.Model) -> tuple[Rule, ...]:
+        return int8.rules(kernels, activations(model, bounds, samples), largest_code)
+
+    def told(model: ir.Model) -> list[Remark]:
+        reason = "weights of 7 bits, since products of 8 bits saturate on this machine"
+        return [Remark("analysis", "int8-product", "", reason=reason)] if narrow else []
+
+    return Pass("int8", prepare=rules, transform=told, lossy=True)
 
 
 def run(model: ir.Model, steps: list[Pass], observer: Observer | None = None) -> Outcome:
@@ -102,7 +154,9 @@ def run(model: ir.Model, steps: list[Pass], observer: Observer | None = None) ->
         applied += outcome.applied
         undone += outcome.undone
         model = outcome.model
-    return Outcome(model, _settled(remarks, model) + masks.annotate(model), applied, undone, exact)
+    told = _settled(remarks, model)
+    told += [remark for remark in masks.annotate(model) if remark not in told]  # lowering may have asked before
+    return Outcome(model, told, applied, undone, exact)
 
 
 def _observed(step: Pass, model: ir.Model, observer: Observer | None) -> Outcome:
@@ -117,13 +171,15 @@ def _observed(step: Pass, model: ir.Model, observer: Observer | None) -> Outcome
             break
         rejected = found
         denied |= rejected
-    for spared in _perhaps_sound(denied, rejected):
+    for spared in () if step.lossy else _perhaps_sound(denied, rejected):
         left = denied - spared
         if not left or left == denied:
             continue
         again = step.run(model.clone(), left)
         if not observer(step, model, again):
             outcome, denied = again, left
+    if step.lossy:
+        return replace(outcome, remarks=outcome.remarks + [_spared(site) for site in denied])
     remarks = outcome.remarks + [_undone(site) for site in denied]
     return replace(outcome, remarks=remarks, undone=list(denied))
 
@@ -143,12 +199,16 @@ def _undone(site: Site) -> Remark:
     return Remark("missed", site.rule, site.output, code="parity", reason="parity: the rewrite was rolled back")
 
 
+def _spared(site: Site) -> Remark:
+    return Remark("missed", site.rule, site.output, code="budget", reason="budget: left in a higher precision")
+
+
 def _settled(remarks: list[Remark], model: ir.Model) -> list[Remark]:
     """Drop misses whose anchor a later pass took away, and keep the furthest of several for one anchor."""
-    left = {str(n.name) for n in model.graph.all_nodes()}
+    left = {str(n.name) for n in model.graph.all_nodes()} | {""}
     best: dict[str, Remark] = {}
     for remark in remarks:
-        if remark.kind != "missed" or (remark.code != "parity" and remark.node not in left):
+        if remark.kind != "missed" or (remark.code not in ("parity", "budget") and remark.node not in left):
             continue
         known = best.get(remark.node)
         if known is None or remark.matched > known.matched:

@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from onnxsmith.compiler.closeness import Closeness
+from onnxsmith.compiler.sensitivity import Layer
 from onnxsmith.compiler.sites import Site
-from onnxsmith.compiler.verify import Closeness, Evidence
+from onnxsmith.compiler.verify import Evidence
 from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.rewrite import Site as Applied
 
@@ -65,7 +67,8 @@ def _exact(e: Evidence) -> str:
 
 
 def _near(c: Closeness) -> str:
-    return f"{c.output} cosine {c.mean_cosine:.5f}, at worst {c.smallest_cosine:.5f}"
+    near = f"{c.output} cosine {c.mean_cosine:.5f}, at worst {c.smallest_cosine:.5f}"
+    return near if c.kl is None else f"{near}, KL {c.kl:.4f}, top-1 {c.top1:.1%}"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class OptimizeReport:
     bytes_before: int
     bytes_after: int
     seconds: dict[str, float]
+    layers: list[Layer] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -91,6 +95,7 @@ class OptimizeReport:
             "nodes": {"before": self.nodes_before, "after": self.nodes_after},
             "bytes": {"before": self.bytes_before, "after": self.bytes_after},
             "seconds": self.seconds,
+            "layers": [layer.to_json() for layer in self.layers],
         }
 
 

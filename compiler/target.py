@@ -1,7 +1,8 @@
 """What runs where: the kernels that lowering may choose from, with their limits and costs.
 
-Each entry says where it comes from. Types were read from ONNX Runtime's own kernel registry (1.31.1, CPU provider);
-costs are medians of interleaved runs on 2 cores with AVX-512, relative to the operators that the entry replaces.
+Each entry says where it comes from; those of CUDA are in ``kernels_cuda.py``. Types were read from ONNX Runtime's own
+kernel registry (1.31.1, CPU provider); costs are medians of interleaved runs on 2 cores with AVX-512, relative to the
+operators that the entry replaces.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxsmith.compiler.kernels_cuda import CUDA
 from onnxsmith.errors import BadUsage
 from onnxsmith.passes.lower.kernels import MICROSOFT, Kernel, Kernels
 
@@ -24,6 +26,8 @@ _CPU = (
     Kernel("", "Gelu", _F32, 0.9, "Add + Gelu against BiasGelu: 140 us against 164 us on [128, 3072]"),
     Kernel(MICROSOFT, "QuickGelu", _F32, 0.5, "one pass over memory instead of three"),
     Kernel(MICROSOFT, "MatMulIntegerToFloat", _F32, 0.3, "[128, 384] x [384, 1536]: 411 us against 1317 us"),
+    Kernel(MICROSOFT, "MatMulNBits", _F32, 0.2, "[1, 768] x [768, 3072] in 4 or 8 bits: 22 to 31 us against 177 us"),
+    Kernel(MICROSOFT, "GatherBlockQuantized", _F32, 1.0, "a few rows of a table; it is there for the bytes"),
     Kernel(MICROSOFT, "SkipLayerNormalization", _F32_F16, 5.0, "220 us against 46 us for Add + LayerNormalization"),
     Kernel(MICROSOFT, "MultiHeadAttention", _F32, 1.35, "with a padding mask, 561 us against 415 us for Attention"),
 )
@@ -47,8 +51,11 @@ class Target:
     session: dict[str, str]
 
 
+QUANTIZED = ("int8", "int8-weights", "int4")  # precisions that the weights' own numbers are needed for
+
 TARGETS = {
-    "cpu": Target("cpu", Kernels("cpu", {(k.domain, k.op_type): k for k in _CPU}), ("fp32", "int8"), _CPU_SESSION),
+    "cpu": Target("cpu", Kernels("cpu", {(k.domain, k.op_type): k for k in _CPU}), ("fp32", *QUANTIZED), _CPU_SESSION),
+    "cuda": Target("cuda", CUDA, ("fp32", "fp16", "bf16"), {}),
     "onnx": Target("onnx", None, ("fp32",), {}),
 }
 

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from onnxsmith.compiler import inputs
 from onnxsmith.compiler.inputs import Case
+from onnxsmith.compiler.padding import counting
 from onnxsmith.compiler.pipeline import Outcome, Pass
 from onnxsmith.compiler.reference import Reference
 from onnxsmith.compiler.region import changed, cut, expose
 from onnxsmith.compiler.session import run_model
 from onnxsmith.errors import BadInput, first_line
 from onnxsmith.passes.engine.rewrite import Site
-from onnxsmith.runtime.parity import ErrorRatio, cosine, counted, error_ratio, rms
+from onnxsmith.runtime.parity import ErrorRatio, error_ratio, rms
 
 Values = dict[str, NDArray[Any]]
 _REFUSED = ErrorRatio(np.inf, np.inf, np.inf, finite=False)
@@ -176,7 +177,7 @@ def check_whole(
     reference, baseline = Reference(original), run_model(original)
     candidate = _attempt(compiled, optimize=True, config=config)
     tally = _Tally()
-    for case in cases:
+    for case in counting(compiled, cases):
         tally.cases += 1
         truth, own, result = _truth(reference, case), baseline(case.feeds), candidate(case.feeds)
         if sequence := next((name for name, value in result.items() if not isinstance(value, np.ndarray)), None):
@@ -202,39 +203,3 @@ def _truth(reference: Reference, case: Case) -> Values:
         return reference.run(case.feeds)
     except Exception as e:  # onnx.reference has its own ways to say that it lacks an operator
         raise Unverifiable(f"no float64 evaluation of the original ({first_line(e)})") from e
-
-
-@dataclass(frozen=True)
-class Closeness:
-    """How near a lossy variant stays to the float32 original: the smallest and mean cosine, and the relative RMS."""
-
-    output: str
-    smallest_cosine: float
-    mean_cosine: float
-    relative_rms: float
-
-    def to_json(self) -> dict[str, object]:
-        return dict(vars(self))
-
-
-def check_closeness(
-    original: ir.Model, compiled: ir.Model, cases: Sequence[Case], config: Mapping[str, str]
-) -> list[Closeness]:
-    """For lossy precisions: cosines along the last axis over rows that have an allowed key; none without cases."""
-    if not cases:
-        return []
-    baseline, candidate = run_model(original), run_model(compiled, optimize=True, config=config)
-    pairs: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
-    for case in cases:
-        own, result = baseline(case.feeds), candidate(case.feeds)
-        for name, value in result.items():
-            if isinstance(value, np.ndarray) and value.ndim > 1 and np.issubdtype(value.dtype, np.floating):
-                pairs.setdefault(name, []).append((counted(own[name], case.rows), counted(value, case.rows)))
-    return [_closeness(name, found) for name, found in pairs.items()]
-
-
-def _closeness(name: str, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> Closeness:
-    cosines = np.concatenate([cosine(a, b).ravel() for a, b in pairs])
-    wrong = sum(float(np.sum((a.astype(np.float64) - b) ** 2)) for a, b in pairs)
-    right = sum(float(np.sum(a.astype(np.float64) ** 2)) for a, _ in pairs)
-    return Closeness(name, float(cosines.min()), float(cosines.mean()), float(np.sqrt(wrong / max(right, 1e-300))))

@@ -17,8 +17,8 @@ from onnxsmith.runtime.artifact import Artifact, open_artifact
 from onnxsmith.runtime.embed import RunFeeds, embed_texts
 from onnxsmith.runtime.feeds import Feeds, TensorInfo, check_feeds, check_ids
 from onnxsmith.runtime.options import recorded_config
-from onnxsmith.runtime.session import Provider, one_line, open_session
-from onnxsmith.runtime.tokenize import Padding, TextEncoder
+from onnxsmith.runtime.session import PROVIDERS, Provider, one_line, open_session
+from onnxsmith.runtime.tokenize import Padding, TextEncoder, text_encoder
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,7 @@ class LoadedModel:
 
     @cached_property
     def _encoder(self) -> TextEncoder:
-        tokenizer = self.artifact.sidecar("tokenizer")
-        if tokenizer is None:
-            raise BadInput(f"{self.artifact.model}: no tokenizer beside this model; run it on arrays instead")
-        bounds = self.manifest.get("bounds", {})
-        limits = [n for n in (self.manifest.get("max_length"), bounds.get("sequence")) if n is not None]
-        pad_id, padding = self.special_tokens.get("pad", 0), self.manifest.get("padding_side", "right")
-        return TextEncoder(tokenizer, min(limits, default=None), pad_id=pad_id, padding=padding)
+        return text_encoder(self.artifact)
 
     @cached_property
     def _embedding(self) -> TensorInfo:
@@ -125,7 +119,7 @@ class LoadedModel:
 def load(
     path: str | Path,
     *,
-    provider: Provider = "cpu",
+    provider: Provider | None = None,
     threads: int | None = None,
     config: Mapping[str, str] | None = None,
 ) -> LoadedModel:
@@ -133,7 +127,7 @@ def load(
 
     Args:
         path: The folder or file.
-        provider: "cpu" or "cuda".
+        provider: "cpu" or "cuda"; None is what an artifact was made for, and "cpu" for a plain file.
         threads: Threads inside an operator; None leaves it to ONNX Runtime.
         config: Session config entries on top of the recorded ones.
 
@@ -144,15 +138,23 @@ def load(
     if artifact.is_structure:
         raise BadInput(f"{path} is a structure, its weights are absent, so it cannot run; export it with its weights")
     recorded = recorded_config(artifact)
-    session = open_session(artifact.model, provider=provider, threads=threads, config={**recorded, **(config or {})})
+    where = provider or _made_for(artifact)
+    session = open_session(artifact.model, provider=where, threads=threads, config={**recorded, **(config or {})})
     inputs = tuple(_declared(TensorInfo.from_ort(arg), artifact) for arg in session.get_inputs())
     outputs = tuple(TensorInfo.from_ort(arg) for arg in session.get_outputs())
     return LoadedModel(artifact, session, inputs, outputs, recorded)
 
 
-def run(path: str | Path, feeds: Feeds, *, provider: Provider = "cpu") -> dict[str, NDArray[Any]]:
+def run(path: str | Path, feeds: Feeds, *, provider: Provider | None = None) -> dict[str, NDArray[Any]]:
     """Open a model and run it once on arrays by input name; see ``load`` and ``LoadedModel.run``."""
     return load(path, provider=provider).run(feeds)
+
+
+def _made_for(artifact: Artifact) -> Provider:
+    """The provider that the artifact's manifest names first; "cpu" where it names none."""
+    wanted = artifact.manifest.get("session", {}).get("providers")
+    first = wanted[0] if isinstance(wanted, list) and wanted else None
+    return next((name for name, full in PROVIDERS.items() if full == first), "cpu")
 
 
 def _declared(info: TensorInfo, artifact: Artifact) -> TensorInfo:

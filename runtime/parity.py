@@ -69,8 +69,13 @@ def error_ratio(
 
 
 def counted(x: Array, rows: NDArray[np.bool_]) -> Array:
-    """The batch rows of ``x`` [B, ...] that ``rows`` [B] selects; all of one whose first dimension is another."""
-    return x[rows] if x.ndim and x.shape[:1] == rows.shape else x
+    """The batch rows of ``x`` [B, ...] that ``rows`` [B] selects; all of one whose first dimension is another.
+
+    ``rows`` [B, S] selects positions, and of an ``x`` without such the rows that have one.
+    """
+    if x.shape[: rows.ndim] == rows.shape:
+        return x[rows]
+    return counted(x, np.asarray(rows.any(axis=-1))) if rows.ndim > 1 else x
 
 
 def _ulp(dtype: np.dtype[np.generic]) -> float:
@@ -89,4 +94,31 @@ def cosine(a: Array, b: Array) -> NDArray[np.float64]:
     lengths = np.linalg.norm(a64, axis=-1) * np.linalg.norm(b64, axis=-1)
     dot = np.sum(a64 * b64, axis=-1)
     found: NDArray[np.float64] = np.where(lengths > 0, dot / np.where(lengths > 0, lengths, 1), dot == lengths)
+    return found
+
+
+def kl_divergence(reference: Array, candidate: Array) -> NDArray[np.float64]:
+    """KL divergence in nats of softmax(candidate) from softmax(reference), along the last axis of logits [.., V]."""
+    own, other = _log_softmax(reference), _log_softmax(candidate)
+    possible = own > -np.inf  # a class that the reference excludes adds nothing
+    apart = np.subtract(own, other, where=possible, out=np.zeros_like(own))
+    found: NDArray[np.float64] = np.sum(np.exp(own) * apart, axis=-1)
+    return found
+
+
+def top1(reference: Array, candidate: Array) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Whether the first choices of logits [.., V] agree, and by how much probability the reference's leads its second.
+
+    Both are [..]; of one class alone the lead is 1.
+    """
+    same = np.asarray(np.argmax(reference, axis=-1) == np.argmax(candidate, axis=-1))
+    if reference.shape[-1] < 2:
+        return same, np.ones(same.shape)
+    second, first = np.moveaxis(np.exp(np.partition(_log_softmax(reference), -2, axis=-1)[..., -2:]), -1, 0)
+    return same, first - second
+
+
+def _log_softmax(logits: Array) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - np.max(logits, axis=-1, keepdims=True).astype(np.float64)
+    found: NDArray[np.float64] = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
     return found

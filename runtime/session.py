@@ -6,6 +6,7 @@ Models are untrusted. ONNX Runtime (1.31 and later) itself refuses external data
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +18,9 @@ from onnxsmith.errors import BadInput, BadUsage
 
 Provider = Literal["cpu", "cuda"]
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _FATAL = 4
+_CUDA_LIBRARY = "libonnxruntime_providers_cuda.so"
 
 
 def open_session(
@@ -42,8 +44,8 @@ def open_session(
         BadInput: ONNX Runtime refuses the model, or the provider does not work on this machine.
         BadUsage: The provider is not known, or ``threads`` is less than 1.
     """
-    if provider not in _PROVIDERS:
-        raise BadUsage(f"unknown provider {provider!r}; expected one of {', '.join(_PROVIDERS)}")
+    if provider not in PROVIDERS:
+        raise BadUsage(f"unknown provider {provider!r}; expected one of {', '.join(PROVIDERS)}")
     if threads is not None and threads < 1:
         raise BadUsage(f"threads must be at least 1, found {threads}")
     if not Path(model).is_file():
@@ -53,13 +55,13 @@ def open_session(
         session = ort.InferenceSession(
             str(model),
             session_options(threads, optimize=optimize, config=config),
-            [_PROVIDERS[provider]],
+            [PROVIDERS[provider]],
             enable_fallback=0,
         )
     except Exception as error:  # ONNX Runtime's error classes have no common base
         raise BadInput(f"{model}: ONNX Runtime refuses this model on {provider}: {one_line(error)}") from error
-    if _PROVIDERS[provider] not in session.get_providers():
-        reason = problem or "this onnxruntime was built without it"
+    if PROVIDERS[provider] not in session.get_providers():
+        reason = problem or _missing_library()
         raise BadInput(f"{provider} does not work on this machine ({reason}); use cpu, or repair its libraries")
     return session
 
@@ -92,6 +94,18 @@ def _prepare_cuda() -> str:
     """
     ort.set_default_logger_severity(_FATAL)
     talk = io.StringIO()
-    with contextlib.redirect_stdout(talk):
-        ort.preload_dlls()
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(talk):
+            ort.preload_dlls()
     return next((line.strip() for line in talk.getvalue().splitlines() if line.startswith("Failed")), "")
+
+
+def _missing_library() -> str:
+    """Why the CUDA provider is not there: what the package lacks, or else the first library that the loader misses."""
+    if PROVIDERS["cuda"] not in ort.get_available_providers():
+        return "this onnxruntime has no CUDA provider: install onnxruntime-gpu[cuda,cudnn] in its place"
+    try:
+        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / _CUDA_LIBRARY))
+    except OSError as error:
+        return one_line(error)
+    return "ONNX Runtime does not say why"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from onnxsmith.errors import BadInput, BadUsage
+from onnxsmith.runtime.artifact import Artifact
 
 Padding = Literal["right", "left"]
 Text: TypeAlias = str | tuple[str, str]  # a text, or a pair that the tokenizer joins
@@ -79,6 +80,19 @@ class TextEncoder:
             ids[row, span], mask[row, span], types[row, span] = one.ids, 1, one.type_ids
         positions = np.maximum(mask.cumsum(axis=1) - 1, 0)
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "position_ids": positions}
+
+
+def text_encoder(artifact: Artifact) -> TextEncoder:
+    """The tokenizer of an artifact, with the lengths and padding that its manifest names.
+
+    Raises BadInput when there is none beside the model, or its file is no tokenizer.
+    """
+    path, manifest = artifact.sidecar("tokenizer"), artifact.manifest
+    if path is None:
+        raise BadInput(f"{artifact.model}: no tokenizer beside this model; give it arrays instead of texts")
+    limits = [n for n in (manifest.get("max_length"), manifest.get("bounds", {}).get("sequence")) if n is not None]
+    pad_id, padding = manifest.get("special_tokens", {}).get("pad", 0), manifest.get("padding_side", "right")
+    return TextEncoder(path, min(limits, default=None), pad_id=pad_id, padding=padding)
 
 
 def _is_pair(text: object) -> bool:

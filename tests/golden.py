@@ -27,6 +27,7 @@ from tests.toy import parsed
 CASES = Path(__file__).parent / "cases"
 LENGTHS = {"B": 2, "S": 5, "T": 7, "U": 7, "D": 8}
 _MOST_SHOWN = 8
+_KNOWN = (("cuda", "bf16"), ("cuda", "fp16"), ("cuda", "fp32"), ("cpu", "int8"), ("cpu", "int4"))
 Values = dict[str, np.ndarray]
 
 
@@ -73,7 +74,7 @@ def write(case: Golden, after: str, remarks: str) -> None:
 
 def rewrite(model: ir.Model, steps: list[str]) -> pipeline.Outcome:
     """Run the named steps on a copy of the model."""
-    known = {step.name: step for step in pipeline.passes(target("cpu", "int8"), "int8")}
+    known = {s.name: s for t, p in _KNOWN for s in pipeline.passes(target(t, p), p, without_padding=True)}
     copy = model.clone()
     if steps[0] == "canonicalize":
         copy, steps = canonicalize(copy), steps[1:]
@@ -94,7 +95,11 @@ def render(model: ir.Model) -> str:
 
 def render_remarks(remarks: list[Remark]) -> str:
     """Without the pattern's line: that moves with every edit."""
-    return "".join(f"{r.kind} {r.rule} at {r.node}{f': {r.reason}' if r.reason else ''}\n" for r in remarks)
+    return "".join(f"{r.kind} {r.rule}{_at(r)}{f': {r.reason}' if r.reason else ''}\n" for r in remarks)
+
+
+def _at(remark: Remark) -> str:
+    return f" at {remark.node}" if remark.node else ""
 
 
 def _node(node: ir.Node) -> str:

@@ -90,17 +90,38 @@ def test_cuda_that_cannot_load_is_no_cpu_in_disguise(
     def fail() -> None:
         print("Failed to load libcublas.so.13: no such file")
 
-    class CpuOnly:
-        def __init__(self, *args: object, **kwargs: object) -> None: ...
-
-        def get_providers(self) -> list[str]:
-            return ["CPUExecutionProvider"]
-
     monkeypatch.setattr(ort, "preload_dlls", fail)
     monkeypatch.setattr(ort, "InferenceSession", CpuOnly)
     with pytest.raises(BadInput, match=r"cuda does not work .*\(Failed to load libcublas\.so\.13: no such file\)"):
         open_session(write_mlp(tmp_path / "m.onnx"), provider="cuda")
     assert capfd.readouterr() == ("", "")
+
+
+class CpuOnly:
+    """A session that came back without the provider that it was asked for."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize(
+    ("available", "said"),
+    [
+        (["CPUExecutionProvider"], r"this onnxruntime has no CUDA provider: install onnxruntime-gpu\[cuda,cudnn\]"),
+        (["CUDAExecutionProvider"], r"\S*nowhere\.so: cannot open shared object file"),
+    ],
+)
+def test_the_reason_is_found_where_nothing_was_preloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, available: list[str], said: str
+) -> None:
+    monkeypatch.delattr(ort, "preload_dlls", raising=False)  # older versions have none
+    monkeypatch.setattr(ort, "InferenceSession", CpuOnly)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: available)
+    monkeypatch.setattr("onnxsmith.runtime.session._CUDA_LIBRARY", "nowhere.so")
+    with pytest.raises(BadInput, match=said):
+        open_session(write_mlp(tmp_path / "m.onnx"), provider="cuda")
 
 
 @pytest.mark.gpu

@@ -86,8 +86,9 @@ class TestRefusals:
             assert result.code == 3 and "weights are absent" in result.err and result.err.count("\n") == 1
 
     def test_int8_and_strict(self, plan: Path, tmp_path: Path) -> None:
-        with pytest.raises(BadInput, match="int8 needs them"):
-            onnxsmith.optimize(plan, tmp_path / "out", precision="int8")
+        for precision in ("int8", "int8-weights", "int4"):
+            with pytest.raises(BadInput, match=f"{precision} needs them"):
+                onnxsmith.optimize(plan, tmp_path / "out", precision=precision)
         with pytest.raises(CheckFailed, match="cannot verify: weights are absent"):
             onnxsmith.optimize(plan, tmp_path / "out", strict=True)
         assert not (tmp_path / "out").exists()

@@ -1,0 +1,1 @@
+"""Work not done: what the outputs do not need is not computed."""
