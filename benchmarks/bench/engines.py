@@ -1,0 +1,77 @@
+"""The engines: which of our variants and which peers, in which environment, and what each is compared with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from onnxsmith.compiler.target import TARGETS
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build" / "bench"
+PEERS = ROOT / "build" / "bench-peers" / "bin" / "python"
+ROOMS = ("compiler", "passes", "runtime")
+
+Group = Literal["fp32", "low"]
+GROUPS: tuple[Group, ...] = ("fp32", "low")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """``adapter`` is the module in adapters/ that runs it, ``variant`` what that module is told."""
+
+    name: str
+    group: Group
+    adapter: str
+    variant: str
+
+    @property
+    def python(self) -> str:
+        return sys.executable if self.adapter == "ours" else str(PEERS)
+
+
+REFERENCE = Engine("onnxsmith fp32", "fp32", "ours", "fp32")
+PRODUCTS = Engine("products alone", "fp32", "products", "fp32")  # the roof
+RAW = Engine("ONNX Runtime, raw export", "fp32", "ort", "raw")
+
+_PEERS = (
+    RAW,
+    Engine("onnxruntime.transformers", "fp32", "ort", "transformers"),
+    Engine("onnxscript ort_fusions", "fp32", "ort", "fusions"),
+    Engine("PyTorch eager", "fp32", "pytorch", "eager"),
+    Engine("torch.compile, frozen", "fp32", "pytorch", "compile"),
+    Engine("OpenVINO fp32", "fp32", "openvino_", "fp32"),
+    Engine("CTranslate2 fp32", "fp32", "ctranslate", "float32"),
+    Engine("ORT quantize_dynamic", "low", "ort", "dynamic"),
+    Engine("OpenVINO bf16", "low", "openvino_", "bf16"),
+    Engine("OpenVINO NNCF int8", "low", "openvino_", "int8"),
+    Engine("CTranslate2 int8", "low", "ctranslate", "int8"),
+)
+
+
+def engines() -> list[Engine]:
+    """All of them: ours in every precision that the CPU target has, and the peers."""
+    lossy = [p for p in TARGETS["cpu"].precisions if p != "fp32"]
+    return [REFERENCE, *(Engine(f"onnxsmith {p}", "low", "ours", p) for p in lossy), *_PEERS, PRODUCTS]
+
+
+def reference(group: Group, chosen: list[Engine]) -> Engine:
+    """Whom a group's times are set beside: our fp32, and our first lossy precision."""
+    return next((e for e in chosen if e.group == group and e.adapter == "ours"), REFERENCE)
+
+
+@cache
+def code() -> str:
+    """What a result depends on besides installed versions: our compiler and runtime, and this harness."""
+    folders = [*(ROOT / room for room in ROOMS), Path(__file__).parent]
+    texts = [path.read_text(encoding="utf-8") for folder in folders for path in sorted(folder.rglob("*.py"))]
+    return digest(texts)
+
+
+def digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
