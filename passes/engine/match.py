@@ -32,6 +32,13 @@ class Match:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     outputs: tuple[ir.Value, ...] = ()
 
+    def with_value(self, name: str, value: ir.Value) -> Match:
+        """This match with one more name; not by ``dataclasses.replace``, which would be a tenth of a compilation."""
+        return Match(self.root, {**self.values, name: value}, self.nodes, self.tags, self.attributes, self.outputs)
+
+    def with_node(self, pattern: Op, node: ir.Node) -> Match:
+        return Match(self.root, self.values, {**self.nodes, pattern: node}, self.tags, self.attributes, self.outputs)
+
     def __getitem__(self, name: str) -> ir.Value:
         """The value bound to ``name``; KeyError when the alternative that held does not bind it."""
         return self.values[name]
@@ -112,7 +119,7 @@ class _Search:
                 self.fail(m, "optional-input", expected, v, v, near.source)
         elif isinstance(p, Var):
             if m.values.get(p.name, v) is v:
-                yield replace(m, values={**m.values, p.name: v})
+                yield m.with_value(p.name, v)
             else:
                 self.fail(m, "same-value", m.values[p.name], v, v, near.source)
         elif isinstance(p, Const):
@@ -142,7 +149,7 @@ class _Search:
         given = list(node.inputs) + [None] * (len(p.inputs) - len(node.inputs))
         if len(given) > len(p.inputs):
             return self.fail(m, "arity", f"{len(p.inputs)} inputs", f"{len(given)} inputs", node, p.source)
-        bound = replace(bound, nodes={**bound.nodes, p: node})
+        bound = bound.with_node(p, node)
         for order in _orders(p, given):
             yield from self.inputs(p, order, 0, bound)
 
