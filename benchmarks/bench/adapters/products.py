@@ -30,11 +30,12 @@ def open_engine(folder: Path, variant: str, threads: int) -> Prepare:
     config = json.loads((folder / "checkpoint" / "config.json").read_text(encoding="utf-8"))
     module = load_module(config["model_type"], folder / "checkpoint")
     module.model.set_attn_implementation("eager")  # whose products are plain ones
+    onnxruntime.set_global_thread_pool_sizes(threads, 1)  # pools of their own would spin beside one another
 
     def prepare(ids: Ids) -> Run:
         found = find_products(module, ids.shape)
         flops = sum(2 * math.prod(product) * count for product, count in found.items())
-        return Products([(count, _alone(product, threads)) for product, count in found.items()], flops)
+        return Products([(count, _alone(product)) for product, count in found.items()], flops)
 
     return prepare
 
@@ -74,7 +75,7 @@ class _Recorder(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _alone(product: Product, threads: int) -> Run:
+def _alone(product: Product) -> Run:
     """A model of one MatMul; its second factor is a constant, as weights are, unless several are stacked."""
     stacked, m, k, n = product
     lead = [stacked] if stacked > 1 else []
@@ -87,7 +88,8 @@ def _alone(product: Product, threads: int) -> Run:
     graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "product", inputs, [output], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.use_per_session_threads = False
+    options.log_severity_level = 3  # it warns that sessions have no pool of their own
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     binding = session.io_binding()
     for name, value in feeds.items():
