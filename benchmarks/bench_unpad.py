@@ -60,7 +60,7 @@ def _export(folder: Path, layers: int) -> Path:
 
 def _session(raw: Path, folder: Path, unpad: bool, threads: int) -> Any:
     output = folder / f"unpad-{unpad}"
-    onnxsmith.optimize(raw, output, unpad=unpad, verify="off")
+    onnxsmith.optimize(raw, output, unpad=unpad, verify="off", tuned=False)
     return onnxsmith.load(output, threads=threads).session
 
 

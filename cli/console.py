@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,20 @@ def working(text: str) -> Iterator[None]:
     console = _console(to_stderr=True)
     with console.status(plain(text)) if console.is_terminal else nullcontext():
         yield
+
+
+@contextmanager
+def progress(text: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on stderr, only on a terminal. Yields what moves it: steps done, steps in all, and what comes now."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = _console(to_stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(plain(text), total=None)
+        yield lambda done, total, what: bar.update(
+            task, completed=done, total=total, description=f"{plain(text)}: {plain(what)}"
+        )
 
 
 def heading(text: str) -> None:

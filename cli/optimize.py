@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     help="Leave layers in higher precision until this holds: cosine, least-cosine, rms, kl, top1.",
 )
 @click.option("--half-io", is_flag=True, help="With fp16 and bf16: inputs and outputs in 16 bits too, such as a cache.")
+@click.option("--cache", is_flag=True, help="Give a decoder a cache of keys and values; it scores the last token.")
+@click.option("--all-logits", is_flag=True, help="With --cache: score all tokens.")
 @click.option("--unpad", is_flag=True, help="Compute no padded positions: outputs are zero there, equal elsewhere.")
 @click.option(
     "--verify",
@@ -53,6 +55,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Check the whole result, every rewrite, or nothing.",
 )
+@click.option(
+    "--tuned/--no-tuned", default=True, show_default=True, help="Use what onnxsmith tune measured on this machine."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads that tune measured with. [default: one per core]")
 @click.option("--strict", is_flag=True, help="Fail on a rewrite that breaks parity instead of rolling it back.")
 @dims_option.option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
@@ -64,8 +70,12 @@ def command(
     samples: Path | None,
     budget: str | None,
     half_io: bool,
+    cache: bool,
+    all_logits: bool,
     unpad: bool,
     verify: Verify,
+    tuned: bool,
+    threads: int | None,
     strict: bool,
     dims: tuple[str, ...],
     as_json: bool,
@@ -86,9 +96,13 @@ def command(
             strict=strict,
             dims=named,
             half_io=half_io,
+            cache=cache,
+            all_logits=all_logits,
             unpad=unpad,
             calibrate=files.read_samples(samples) if samples is not None else None,
             budget=budget,
+            tuned=tuned,
+            threads=threads,
         )
     if as_json:
         console.emit_json(report.to_json())

@@ -68,7 +68,8 @@ def compared(pairs: Iterable[tuple[Values, Values, Case]], of_logits: Collection
         for name, value in result.items():
             if isinstance(value, np.ndarray) and value.ndim > 1 and np.issubdtype(value.dtype, np.floating):
                 tally = tallies.setdefault(name, _Tally())
-                tally.add(counted(own[name], case.rows), counted(value, case.rows), name in of_logits)
+                rows = case.counted(name)
+                tally.add(counted(own[name], rows), counted(value, rows), name in of_logits)
     return [tally.closeness(name) for name, tally in tallies.items()]
 
 

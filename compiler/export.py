@@ -97,6 +97,7 @@ def _manifest(source: str, found: Checkpoint, model: ir.Model) -> dict[str, Any]
         "bounds": dict(task.bounds),
         "max_length": found.max_length,
         "vocab_size": found.config.get("vocab_size"),
+        **({"generation": dict(found.generation)} if found.generation else {}),
         **_text(found.text),
     }
 

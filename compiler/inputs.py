@@ -8,7 +8,7 @@ those that only floating-point inputs have is the length of a cache.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,20 @@ _THROUGH = frozenset({"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Cl
 
 @dataclass(frozen=True)
 class Case:
-    """One set of feeds. ``rows`` [B] marks the batch rows that have at least one allowed key."""
+    """One set of feeds. ``rows`` [B] marks the batch rows that have at least one allowed key.
+
+    ``positions`` says it of single positions, for the values that have some: flags [B, 1, .., L] over the leading
+    dimensions of the value.
+    """
 
     name: str
     feeds: dict[str, NDArray[Any]]
     rows: NDArray[np.bool_]
+    positions: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def counted(self, name: str) -> NDArray[np.bool_]:
+        """What of the named value counts."""
+        return self.positions.get(name, self.rows)
 
 
 @dataclass(frozen=True)

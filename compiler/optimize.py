@@ -17,17 +17,21 @@ from onnxsmith.compiler import pipeline, sites
 from onnxsmith.compiler.artifact import check_writable, sha256, write_artifact
 from onnxsmith.compiler.budget import Budget
 from onnxsmith.compiler.budget import parse as parse_budget
+from onnxsmith.compiler.choices import Choices, choose
 from onnxsmith.compiler.closeness import Closeness, check_closeness
 from onnxsmith.compiler.dims import Dims, name_dims
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
+from onnxsmith.compiler.pipeline import Logits
 from onnxsmith.compiler.report import OptimizeReport, ParityReport, summarize
 from onnxsmith.compiler.samples import Given, Samples, split
 from onnxsmith.compiler.sensitivity import Search, both
 from onnxsmith.compiler.target import QUANTIZED, Target
 from onnxsmith.compiler.target import target as find_target
 from onnxsmith.errors import BadInput, BadUsage, CheckFailed
+from onnxsmith.passes.cache import recorded
 from onnxsmith.passes.canonicalize import canonicalize
+from onnxsmith.passes.engine.values import dims as dims_of
 from onnxsmith.passes.optimize.unpad import CONTRACT, UNPADDED
 from onnxsmith.runtime.artifact import Artifact, open_artifact
 from onnxsmith.runtime.options import METADATA_KEY, encode_config
@@ -51,6 +55,10 @@ def optimize(
     unpad: bool = False,
     calibrate: Given | None = None,
     budget: str | None = None,
+    tuned: bool = True,
+    threads: int | None = None,
+    cache: bool = False,
+    all_logits: bool = False,
 ) -> OptimizeReport:
     """Optimize the model at ``source`` and write it to ``output`` (None: only report).
 
@@ -70,6 +78,12 @@ def optimize(
             it, the others judge it. Without, both are done on made-up inputs.
         budget: what a lossy precision may cost, as in "cosine=0.995" or "kl=0.01,top1=0.97": the layers that cost the
             most stay in a higher precision until it holds.
+        tuned: let what `tune` measured on this machine go before the shipped table of costs.
+        threads: use what was measured with that many threads inside an operator; None is what ONNX Runtime takes.
+        cache: give a causal decoder a cache of keys and values, and let it give logits of each row's last token alone.
+            The manifest's entry ``cache`` says how it is run. A model where that cannot be is left as it is, with a
+            remark.
+        all_logits: with a cache, give logits of all tokens.
 
     Raises:
         BadInput: the model or the output cannot be used. BadUsage: no such target, precision or verification.
@@ -89,7 +103,13 @@ def optimize(
         raise BadUsage("calibrate and budget are for lossy precisions, and fp32 is none; choose one, such as int8")
     if output is not None and Path(output).resolve() in (artifact.model.resolve(), artifact.model.resolve().parent):
         raise BadInput(f"{output} is the model to optimize, which is never changed; give another output")
-    job = _Job(artifact, where, precision, strict, dims or {}, half_io, unpad)
+    if all_logits and not cache:
+        raise BadUsage("all_logits is for a model with a cache, any other gives all it gave; add cache")
+    if cache and unpad:
+        raise BadUsage("a model with a cache has no padding to remove; choose cache or unpad")
+    job = _Job(artifact, where, precision, strict, dims or {}, half_io, unpad, _logits(cache, all_logits))
+    if tuned:
+        job.tune(threads)
     job.judge(calibrate, parse_budget(budget) if budget is not None else None)
     report, model = job.run(verify)
     if output is not None:
@@ -109,6 +129,8 @@ class _Job:
     dims: Dims
     half_io: bool
     unpad: bool
+    cache: Logits | None = None
+    choices: Choices | None = None
     samples: Samples = field(default_factory=Samples)
     budget: Budget = field(default_factory=lambda: Budget(()))
     seconds: dict[str, float] = field(default_factory=dict)
@@ -118,6 +140,11 @@ class _Job:
         """Take the user's samples and budget. Raises BadInput for samples that do not fit the model."""
         self.samples = split(given, self.load(), self.source) if given is not None else self.samples
         self.budget = budget or self.budget
+
+    def tune(self, threads: int | None) -> None:
+        """Choose kernels by what was measured on this machine."""
+        self.choices = choose(self.target, self.load, self.precision, threads)
+        self.target = self.choices.target
 
     def load(self) -> ir.Model:
         return name_dims(load_model(self.source.model), self.dims)
@@ -148,6 +175,7 @@ class _Job:
             keep_io=not self.half_io,
             samples=self.samples.calibrating,
             without_padding=self.unpad,
+            cache=self.cache,
         )
         observer = self._observer() if verify == "each" and not self.source.is_structure else None
         search = Search(self.budget, self.samples.judging or self._cases()) if self.budget.limits else None
@@ -165,7 +193,7 @@ class _Job:
             parity = self._parity(outcome, closeness) if verify != "off" else _unchecked(closeness)
         report = OptimizeReport(
             sites.settle(anchors, outcome.model, outcome.remarks),
-            outcome.remarks,
+            outcome.remarks + (self.choices.remarks() if self.choices else []),
             summarize(outcome.applied, observer.evidence if observer else [], outcome.undone),
             parity,
             nodes,
@@ -195,17 +223,22 @@ class _Job:
         if self.source.is_structure or outcome.exact is None:
             return []
         cases = self.samples.judging or self._cases()
-        return check_closeness(self.load(), outcome.model, cases, self.target.session)
+        from onnxsmith.compiler.cached import closeness_cached
+
+        check = closeness_cached if recorded(outcome.model) else check_closeness
+        return check(self.load(), outcome.model, cases, self.target.session)
 
     def _parity(self, outcome: pipeline.Outcome, closeness: list[Closeness]) -> ParityReport:
         """Everything up to the first lossy pass is held to the parity rule; what a lossy one gives is told."""
+        from onnxsmith.compiler.cached import check_cached
         from onnxsmith.compiler.verify import Unverifiable, check_whole
 
         if self.source.is_structure:
             return self._unverified("weights are absent")
         original, cases, config = self.load(), self._cases(), self.target.session
         try:
-            exact = check_whole(original, outcome.exact or outcome.model, cases, config)
+            check = check_cached if recorded(outcome.model) else check_whole
+            exact = check(original, outcome.exact or outcome.model, cases, config)
             return ParityReport(exact, closeness, _NOT_RUN.get(self.target.name, ""))
         except Unverifiable as e:
             return self._unverified(str(e), closeness)
@@ -221,6 +254,7 @@ class _Job:
         write_artifact(output, model, self._manifest(report, model), self.source.sidecars())
 
     def _manifest(self, report: OptimizeReport, model: ir.Model) -> dict[str, Any]:
+        steps = pipeline.passes(self.target, self.precision, without_padding=self.unpad, cache=self.cache)
         return {
             "format": 1,
             **self.source.manifest,
@@ -233,11 +267,33 @@ class _Job:
             "target": self.target.name,
             "precision": self.precision,
             "session": {"config": self.target.session, "providers": _PROVIDERS[self.target.name]},
-            "passes": [step.name for step in pipeline.passes(self.target, self.precision, without_padding=self.unpad)],
+            "passes": [step.name for step in steps],
+            **_cached(model),
             **({"padded_positions": CONTRACT} if UNPADDED in model.metadata_props else {}),
+            **({"tuned": told} if self.choices and (told := self.choices.to_json()) else {}),
             **{key: value for key, value in report.to_json().items() if key in _RECORDED},
             "missed": [r.to_json() for r in report.remarks if r.kind == "missed"],
         }
+
+
+def _logits(cache: bool, all_logits: bool) -> Logits | None:
+    if not cache:
+        return None
+    return "all" if all_logits else "last"
+
+
+def _cached(model: ir.Model) -> dict[str, Any]:
+    """What the manifest says of a model with a cache; its inputs and outputs are no longer those of the source."""
+    cache = recorded(model)
+    if cache is None:
+        return {}
+    graph = model.graph
+    return {"cache": cache.to_json(), "inputs": _specs(graph.inputs), "outputs": _specs(graph.outputs)}
+
+
+def _specs(values: Iterable[ir.Value]) -> list[dict[str, Any]]:
+    """Inputs or outputs as an export's task lists them."""
+    return [{"name": v.name, "dtype": str(v.dtype.numpy()), "dims": dims_of(v)} for v in values if v.dtype is not None]
 
 
 def _unchecked(closeness: list[Closeness]) -> ParityReport | None:

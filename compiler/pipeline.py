@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -12,12 +14,16 @@ from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.saturation import saturates
 from onnxsmith.compiler.target import Target
 from onnxsmith.passes import lift, lower
+from onnxsmith.passes.cache import kv_cache
 from onnxsmith.passes.canonicalize import follow, shorten, sweep
+from onnxsmith.passes.engine.provenance import module_of, origins
 from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.rewrite import Rewriter, Site
 from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.lift import masks
 from onnxsmith.passes.lower import Kernels
+from onnxsmith.passes.lower.in_place import in_place
+from onnxsmith.passes.optimize import attention_biases, position_tables
 from onnxsmith.passes.optimize.unpad import unpad
 from onnxsmith.passes.precision.formats import FORMATS, Format
 from onnxsmith.passes.precision.narrow import narrow
@@ -66,7 +72,8 @@ class Outcome:
     exact: ir.Model | None = None
 
 
-Observer = Callable[[Pass, ir.Model, Outcome], Collection[Site]]
+Logits = Literal["last", "all"]
+Observer = Callable[[Pass, ir.Model, Outcome], Mapping[Site, str]]  # the sites to undo, and why
 
 
 def passes(
@@ -77,21 +84,18 @@ def passes(
     keep_io: bool = True,
     samples: Sequence[Case] = (),
     without_padding: bool = False,
+    cache: Logits | None = None,
 ) -> list[Pass]:
     """The passes for a target and a precision, in order; they expect a canonical model.
 
     ``bounds`` gives the largest size of a named dimension, for steps that run the model. ``keep_io`` leaves the
     inputs and outputs of a 16-bit model float32. ``samples`` are inputs to calibrate on, in place of made-up ones.
-    ``without_padding`` computes no padded positions.
+    ``without_padding`` computes no padded positions. ``cache`` gives a decoder past and present, and logits of the last
+    token or of all.
     """
-    steps = [
-        Pass("lift-arithmetic", tuple(lift.ARITHMETIC)),
-        Pass("lift-products", tuple(lift.PRODUCTS)),
-        Pass("lift-norms-and-activations", tuple(lift.NORMS_AND_ACTIVATIONS)),
-        Pass("lift-scales", tuple(lift.SCALES)),
-        Pass("lift-attention", tuple(lift.ATTENTION)),
-        Pass("lift-heads", tuple(lift.HEADS)),
-    ]
+    steps = _lifting()
+    if cache is not None:
+        steps += _caching(target, cache, bounds or {})
     if target.kernels is not None or without_padding:
         steps.append(Pass("mask-meanings", transform=masks.annotate))
     if without_padding:
@@ -99,10 +103,46 @@ def passes(
     if target.kernels is not None:
         form = FORMATS.get(precision)
         kernels = replace(target.kernels, narrow=form.dtype if form is not None else None)
+        steps += _savings()
         steps.append(Pass(f"lower-{target.name}", tuple(lower.rules(kernels))))
         steps += [_narrow(form, kernels, bounds or {}, keep_io)] if form is not None else []
         steps += _lossy(precision, kernels, bounds or {}, samples)
     return steps
+
+
+def _lifting() -> list[Pass]:
+    return [
+        Pass("lift-arithmetic", tuple(lift.ARITHMETIC)),
+        Pass("lift-products", tuple(lift.PRODUCTS)),
+        Pass("lift-norms-and-activations", tuple(lift.NORMS_AND_ACTIVATIONS)),
+        Pass("lift-scales", tuple(lift.SCALES)),
+        Pass("lift-attention", tuple(lift.ATTENTION)),
+        Pass("lift-heads", tuple(lift.HEADS)),
+    ]
+
+
+def _caching(target: Target, logits: Logits, bounds: Mapping[str, int]) -> list[Pass]:
+    """A cache, in the layout that the target's attention kernels append to where they can."""
+
+    def give(model: ir.Model) -> list[Remark]:
+        return kv_cache(model, all_logits=logits == "all", bounds=bounds)
+
+    kernels = target.kernels if target.name == "cpu" else None  # CUDA's kernel is of 16 bits: unmeasured
+    append = [Pass("in-place-cache", transform=partial(in_place, kernels=kernels))] if kernels is not None else []
+    return [Pass("kv-cache", transform=give), *append]
+
+
+def _savings() -> list[Pass]:
+    """Work that no output needs, left out on every target with kernels."""
+    return [
+        Pass("attention-biases", tuple(attention_biases.RULES)),
+        Pass("position-tables", tuple(position_tables.RULES)),
+    ]
+
+
+def before_lowering() -> list[Pass]:
+    """The passes that a target with kernels begins with: what they leave is what lowering chooses for."""
+    return [*_lifting(), Pass("mask-meanings", transform=masks.annotate), *_savings()]
 
 
 def _narrow(form: Format, kernels: Kernels, bounds: Mapping[str, int], keep_io: bool) -> Pass:
@@ -164,12 +204,14 @@ def _observed(step: Pass, model: ir.Model, observer: Observer | None) -> Outcome
         return step.run(model)
     denied: set[Site] = set()
     rejected: set[Site] = set()
+    undone: dict[Site, Remark] = {}
     while True:
         outcome = step.run(model.clone(), denied)
-        found = set(observer(step, model, outcome)) - denied
+        found = {site: why for site, why in observer(step, model, outcome).items() if site not in denied}
         if not found:
             break
-        rejected = found
+        undone |= {site: _undone(site, why, step, model, outcome) for site, why in found.items()}
+        rejected = set(found)
         denied |= rejected
     for spared in () if step.lossy else _perhaps_sound(denied, rejected):
         left = denied - spared
@@ -180,7 +222,7 @@ def _observed(step: Pass, model: ir.Model, observer: Observer | None) -> Outcome
             outcome, denied = again, left
     if step.lossy:
         return replace(outcome, remarks=outcome.remarks + [_spared(site) for site in denied])
-    remarks = outcome.remarks + [_undone(site) for site in denied]
+    remarks = outcome.remarks + [undone[site] for site in denied]
     return replace(outcome, remarks=remarks, undone=list(denied))
 
 
@@ -195,22 +237,36 @@ def _perhaps_sound(denied: set[Site], rejected: set[Site]) -> Iterator[set[Site]
         yield {site for site in denied if site.rule == rule}
 
 
-def _undone(site: Site) -> Remark:
-    return Remark("missed", site.rule, site.output, code="parity", reason="parity: the rewrite was rolled back")
+def _undone(site: Site, why: str, step: Pass, before: ir.Model, outcome: Outcome) -> Remark:
+    """Told at the anchor that stays, where a reader looks for the reason; where there is none, at the output."""
+    anchors = {rule.anchor for rule in step.rules if rule.name == site.rule and rule.anchor}
+    made = [n for n in outcome.model.graph.all_nodes() if any(v.name == site.output for v in n.outputs)]
+    replaced = {name for n in made for name in origins(n)}
+    left = (n for n in before.graph.all_nodes() if n.op_type in anchors and replaced.intersection(origins(n)))
+    node = next(left, None)
+    where = (site.output, "") if node is None else (str(node.name), module_of(node))
+    return Remark("missed", site.rule, *where, code="parity", reason=f"parity: verification rolled it back: {why}")
 
 
 def _spared(site: Site) -> Remark:
     return Remark("missed", site.rule, site.output, code="budget", reason="budget: left in a higher precision")
 
 
+def _weight(remark: Remark) -> tuple[bool, int]:
+    return remark.code in ("parity", "budget"), remark.matched
+
+
 def _settled(remarks: list[Remark], model: ir.Model) -> list[Remark]:
-    """Drop misses whose anchor a later pass took away, and keep the furthest of several for one anchor."""
+    """Drop misses whose anchor a later pass took away, and keep the furthest of several for one anchor.
+
+    That a rewrite was rolled back goes before why no other fits.
+    """
     left = {str(n.name) for n in model.graph.all_nodes()} | {""}
     best: dict[str, Remark] = {}
     for remark in remarks:
         if remark.kind != "missed" or (remark.code not in ("parity", "budget") and remark.node not in left):
             continue
         known = best.get(remark.node)
-        if known is None or remark.matched > known.matched:
+        if known is None or _weight(remark) > _weight(known):
             best[remark.node] = remark
     return [r for r in remarks if r.kind != "missed"] + list(best.values())

@@ -83,12 +83,21 @@ def cut(model: ir.Model, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> i
             v = _as_input(v)
         if v not in graph.inputs:
             graph.inputs.append(v)
-    graph.remove([n for n in graph if n not in needed], safe=False)
+    _drop(graph, [n for n in graph if n not in needed])
     for name in [name for name, v in graph.initializers.items() if not v.uses()]:
         del graph.initializers[name]
     for v in [v for v in graph.inputs if v.name not in inputs and not v.uses()]:
         graph.inputs.remove(v)
     return clone
+
+
+def _drop(graph: ir.Graph, nodes: list[ir.Node]) -> None:
+    """Remove nodes and all that they use, so that weights of theirs have no use left."""
+    for node in nodes:
+        for inner in (*inside(node), node):
+            for i in range(len(inner.inputs)):
+                inner.replace_input_with(i, None)
+    graph.remove(nodes, safe=False)
 
 
 def _needed(given: list[ir.Value], stop: set[ir.Value]) -> set[ir.Node]:

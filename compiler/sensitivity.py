@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,13 +54,13 @@ class Search:
     layers: list[Layer] = field(default_factory=list)
     reference: list[Values] = field(default_factory=list)
 
-    def __call__(self, step: Pass, before: ir.Model, outcome: Outcome) -> Collection[Site]:
+    def __call__(self, step: Pass, before: ir.Model, outcome: Outcome) -> Mapping[Site, str]:
         if not step.lossy or not outcome.applied:
-            return ()
+            return {}
         if all(layer.precision != step.name for layer in self.layers):
             self.layers += self._search(step.name, before, outcome)
         left = [layer.sites for layer in self.layers if layer.precision == step.name and not layer.taken]
-        return frozenset(outcome.applied) & frozenset().union(*left)
+        return dict.fromkeys(frozenset(outcome.applied) & frozenset().union(*left), "left in a higher precision")
 
     def check(self, found: Sequence[Closeness]) -> None:
         """Raise CheckFailed when no layer at all was taken, or when what came out, ``found``, is beyond the budget."""
@@ -91,8 +91,8 @@ def both(search: Search | None, other: Observer | None) -> Observer | None:
     if search is None:
         return other
 
-    def observe(step: Pass, before: ir.Model, outcome: Outcome) -> Collection[Site]:
-        return search(step, before, outcome) or (other(step, before, outcome) if other else ())
+    def observe(step: Pass, before: ir.Model, outcome: Outcome) -> Mapping[Site, str]:
+        return search(step, before, outcome) or (other(step, before, outcome) if other else {})
 
     return observe
 

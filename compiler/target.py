@@ -22,13 +22,25 @@ _NORMS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 _CPU = (
     Kernel("", "Attention", _F32_F16, 0.72, "hidden 384, 12 heads, batch 1, 128 tokens: 415 us against 577 us"),
     Kernel("", "LayerNormalization", _NORMS, 0.2, "against SkipLayerNormalization, which adds the residual too"),
-    Kernel("", "RMSNormalization", _NORMS, 1.0, "level with SkipSimplifiedLayerNormalization"),
+    Kernel("", "RMSNormalization", _NORMS, 0.7, "with Add against SkipSimplifiedLayerNormalization: 90 us, 125 us"),
     Kernel("", "Gelu", _F32, 0.9, "Add + Gelu against BiasGelu: 140 us against 164 us on [128, 3072]"),
+    Kernel(MICROSOFT, "BiasGelu", _F32, 1.2, "against Add + Gelu: 198 us against 156 us on [32, 3072]"),
+    Kernel(MICROSOFT, "FastGelu", _F32, 0.95, "against Add + Gelu (tanh): level up to 128 rows, 0.86x on [512, 3072]"),
     Kernel(MICROSOFT, "QuickGelu", _F32, 0.5, "one pass over memory instead of three"),
     Kernel(MICROSOFT, "MatMulIntegerToFloat", _F32, 0.3, "[128, 384] x [384, 1536]: 411 us against 1317 us"),
     Kernel(MICROSOFT, "MatMulNBits", _F32, 0.2, "[1, 768] x [768, 3072] in 4 or 8 bits: 22 to 31 us against 177 us"),
     Kernel(MICROSOFT, "GatherBlockQuantized", _F32, 1.0, "a few rows of a table; it is there for the bytes"),
+    Kernel(MICROSOFT, "EmbedLayerNormalization", _F32, 1.2, "70 us against 57 us on [32, 768], ids cast to int32"),
     Kernel(MICROSOFT, "SkipLayerNormalization", _F32_F16, 5.0, "220 us against 46 us for Add + LayerNormalization"),
+    Kernel(MICROSOFT, "SkipSimplifiedLayerNormalization", _F32_F16, 1.4, "125 us against 90 us on [128, 768]"),
+    Kernel(MICROSOFT, "Attention", _F32, 1.5, "2116 us against 1396 us for three products and Attention, [128, 768]"),
+    Kernel(
+        MICROSOFT,
+        "GroupQueryAttention",
+        _F32,
+        2.6,
+        "causal, 512 tokens without a cache: 6687 us against 2567 us for Attention; appending in place it takes 0.4x",
+    ),
     Kernel(MICROSOFT, "MultiHeadAttention", _F32, 1.35, "with a padding mask, 561 us against 415 us for Attention"),
 )
 

@@ -7,7 +7,7 @@ baseline with all of ONNX Runtime's optimizations off, else its fusions would hi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +24,10 @@ from onnxsmith.compiler.region import changed, cut, expose
 from onnxsmith.compiler.session import run_model
 from onnxsmith.errors import BadInput, first_line
 from onnxsmith.passes.engine.rewrite import Site
-from onnxsmith.runtime.parity import ErrorRatio, error_ratio, rms
+from onnxsmith.runtime.parity import LARGEST_LIMIT, RMS_LIMIT, ErrorRatio, error_ratio, rms
 
 Values = dict[str, NDArray[Any]]
-_REFUSED = ErrorRatio(np.inf, np.inf, np.inf, finite=False)
+REFUSED = ErrorRatio(np.inf, np.inf, np.inf, finite=False)
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,14 @@ class Evidence:
             **self.worst.to_json(),
             "relative_rms": self.relative_rms,
         }
+
+    def __str__(self) -> str:
+        if not np.isfinite(self.worst.rms):
+            return f"no result, or other shapes or integers than the original's, on {self.case}"
+        errors = f"{self.worst.rms:.3g} times its RMS error (at most {RMS_LIMIT:g})"
+        errors += f" and {self.worst.largest:.3g} times its largest (at most {LARGEST_LIMIT:g})"
+        beyond = "" if self.worst.finite else ", not finite where the original is"
+        return f"against the original's own, {errors}{beyond} on {self.case}"
 
 
 class Unverifiable(Exception):
@@ -88,29 +96,30 @@ class EachPass:
     cases: list[Case]
     evidence: list[Evidence] = field(default_factory=list)
 
-    def __call__(self, step: Pass, before: ir.Model, outcome: Outcome) -> Collection[Site]:
+    def __call__(self, step: Pass, before: ir.Model, outcome: Outcome) -> Mapping[Site, str]:
         if not outcome.applied:
-            return ()
+            return {}
         found = check_regions(before, outcome.model, self.cases)
         if step.lossy:
             self.evidence += found
-            return ()
+            return {}
         sites = _sites([e for e in found if not e.worst.fine], outcome)
         if not sites:
             self.evidence += found
         return sites
 
 
-def _sites(bad: list[Evidence], outcome: Outcome) -> set[Site]:
+def _sites(bad: list[Evidence], outcome: Outcome) -> dict[Site, str]:
     """The applied sites behind failing outputs: the one that gives the output, else all of the pass's same rule."""
-    sites: set[Site] = set()
-    for e in bad:
+    sites: dict[Site, str] = {}
+    for e in sorted(bad, key=lambda e: e.worst.rms):  # the worst has the last word
         exact = {s for s in outcome.applied if s.output == e.output}
-        sites |= exact or {s for s in outcome.applied if s.rule == e.rule} or set(outcome.applied)
+        blamed = exact or {s for s in outcome.applied if s.rule == e.rule} or set(outcome.applied)
+        sites |= dict.fromkeys(blamed, str(e))
     return sites
 
 
-def check_regions(before: ir.Model, after: ir.Model, cases: Iterable[Case]) -> list[Evidence]:
+def check_regions(before: ir.Model, after: ir.Model, cases: Sequence[Case]) -> list[Evidence]:
     """One evidence per output of every region that differs between the two models."""
     regions = changed(before, after)
     if not regions:
@@ -118,20 +127,22 @@ def check_regions(before: ir.Model, after: ir.Model, cases: Iterable[Case]) -> l
     boundary = list(dict.fromkeys(n for r in regions for n in [*r.inputs, *r.outputs]))
     capture = run_model(expose(before, boundary))
     old = [Reference(cut(before, r.inputs, r.outputs)) for r in regions]
-    runs = [_attempt(cut(after, r.inputs, r.outputs)) for r in regions]
-    tally = _Tally()
-    for case in cases:
+    runs = [attempt(cut(after, r.inputs, r.outputs)) for r in regions]
+    given = [v for node in before.graph for v in node.outputs if v.name in boundary]
+    tally = Tally()
+    for case in counting(after, cases, given):
         tally.cases += 1
         captured = {**case.feeds, **capture(case.feeds)}
         for region, reference, candidate in zip(regions, old, runs, strict=True):
             truth, result = reference.run(captured), candidate(captured)
             for name in region.outputs:
-                ratio = error_ratio(result[name], captured[name], truth[name]) if name in result else _REFUSED
+                rows = case.positions.get(name)
+                ratio = error_ratio(result[name], captured[name], truth[name], rows) if name in result else REFUSED
                 tally.add(name, ratio, case, truth[name])
     return [tally.evidence(rule, name) for r in regions for name in r.outputs for rule in r.rules_at(name)]
 
 
-def _attempt(model: ir.Model, **options: Any) -> Callable[[Values], Values]:
+def attempt(model: ir.Model, **options: Any) -> Callable[[Values], Values]:
     """Runs a candidate; no outputs where ONNX Runtime refuses it, which is no better than wrong ones."""
     try:
         run = run_model(model, **options)
@@ -148,7 +159,7 @@ def _attempt(model: ir.Model, **options: Any) -> Callable[[Values], Values]:
 
 
 @dataclass
-class _Tally:
+class Tally:
     """The worst case and the sums of squares per output, while inputs go by."""
 
     cases: int = 0
@@ -175,15 +186,16 @@ def check_whole(
     if not cases:
         raise Unverifiable(_why_none(original))
     reference, baseline = Reference(original), run_model(original)
-    candidate = _attempt(compiled, optimize=True, config=config)
-    tally = _Tally()
+    candidate = attempt(compiled, optimize=True, config=config)
+    tally = Tally()
     for case in counting(compiled, cases):
         tally.cases += 1
-        truth, own, result = _truth(reference, case), baseline(case.feeds), candidate(case.feeds)
+        truth, own, result = truth_of(reference, case), baseline(case.feeds), candidate(case.feeds)
         if sequence := next((name for name, value in result.items() if not isinstance(value, np.ndarray)), None):
             raise Unverifiable(f"output {sequence!r} is no tensor, and only tensors can be compared")
         for name in own:
-            found = error_ratio(result[name], own[name], truth[name], case.rows) if name in result else _REFUSED
+            rows = case.counted(name)
+            found = error_ratio(result[name], own[name], truth[name], rows) if name in result else REFUSED
             tally.add(name, found, case, truth[name])
     return [tally.evidence("whole model", name) for name in tally.worst]
 
@@ -198,7 +210,7 @@ def _why_none(original: ir.Model) -> str:
     return "the original runs on none of the verification inputs"
 
 
-def _truth(reference: Reference, case: Case) -> Values:
+def truth_of(reference: Reference, case: Case) -> Values:
     try:
         return reference.run(case.feeds)
     except Exception as e:  # onnx.reference has its own ways to say that it lacks an operator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.models.bert import SentenceEmbedder
 from onnxsmith.models.families import Family, Plan, find_family
 from onnxsmith.models.families.llama_gguf import gguf_config, load_gguf
+from onnxsmith.models.generation import read_generation
 from onnxsmith.models.gguf_file import read_gguf
 from onnxsmith.models.gguf_text import read_gguf_text
 from onnxsmith.models.task import ExportTask, pooled
@@ -26,7 +27,8 @@ from onnxsmith.models.weights import WEIGHTS, find_weights, load_weights, read_j
 class Checkpoint:
     """A model to export. ``weights`` are files, ``max_length`` limits a text, in tokens.
 
-    ``task`` is what the whole does, ``parts`` are tasks that can be exported instead of it.
+    ``task`` is what the whole does, ``parts`` are tasks that can be exported instead of it. ``generation`` is what the
+    checkpoint recommends for generating, under Hugging Face's names.
     """
 
     module: nn.Module
@@ -36,6 +38,7 @@ class Checkpoint:
     max_length: int | None = None
     weights: tuple[Path, ...] = ()
     parts: tuple[ExportTask, ...] = ()
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
     def for_task(self, name: str | None) -> Checkpoint:
         """The part of the model that the task of this name runs; None is the whole. Raises BadUsage for an unknown one.
@@ -91,6 +94,7 @@ def load_checkpoint(
         max_length=_max_length(folder, task.bounds.get("sequence")),
         weights=paths,
         parts=plan.tasks[1:],
+        generation=read_generation(folder, config) if plan.tasks[1:] else {},  # only what generates has parts
     )
 
 

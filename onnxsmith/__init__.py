@@ -5,9 +5,12 @@ instant, and only ``export`` needs PyTorch.
 
     export(source, output)       PyTorch module, Hugging Face directory or config name -> ONNX
     optimize(source, output)     any ONNX Transformer -> a faster one, with evidence that it computes the same
+    tune(source, shapes)         measure which kernels are fastest on this machine, for optimize to use
     explain(path)                every attention, norm and feed-forward site: fused, or missed and why
     load(path), run(path, feeds) the model on ONNX Runtime, from Python
+                                 load(path).embed(texts), load(path).generate(prompts)
     compare(paths)               size, structure, latency and parity of several variants
+    reduce(source, output)       a failing model -> the few nodes that fail, and a script that shows it
 
 Errors that a user can mend are `onnxsmith.errors.OnnxsmithError`.
 """
@@ -27,11 +30,13 @@ if TYPE_CHECKING:
     from onnxsmith.compiler.explain import explain
     from onnxsmith.compiler.export import export
     from onnxsmith.compiler.optimize import optimize
+    from onnxsmith.compiler.reduce import reduce
+    from onnxsmith.compiler.tune import tune
     from onnxsmith.runtime.model import load
 
     __version__: str
 
-__all__ = ["__version__", "compare", "explain", "export", "load", "optimize", "run"]
+__all__ = ["__version__", "compare", "explain", "export", "load", "optimize", "reduce", "run", "tune"]
 
 _HOMES = {
     "compare": "onnxsmith.compiler.compare",
@@ -39,6 +44,8 @@ _HOMES = {
     "export": "onnxsmith.compiler.export",
     "load": "onnxsmith.runtime.model",
     "optimize": "onnxsmith.compiler.optimize",
+    "reduce": "onnxsmith.compiler.reduce",
+    "tune": "onnxsmith.compiler.tune",
 }
 
 

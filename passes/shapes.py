@@ -65,6 +65,11 @@ def size_of(dim: int | str) -> Size:
     return Size(1, (dim,))
 
 
+def unnamed(dim: int | str | None) -> bool:
+    """Unknown, named by ONNX's inference or by :func:`sizes`, or a formula as PyTorch left it: (length**2)//length."""
+    return dim is None or (isinstance(dim, str) and (dim.startswith(("unk__", "?")) or "//" in dim or "**" in dim))
+
+
 def product(sizes: Sequence[Size]) -> Size:
     return math.prod(sizes, start=ONE)
 

@@ -14,7 +14,7 @@ import onnx_ir.passes.common as common
 
 from onnxsmith.passes.engine.absent import set_aside
 from onnxsmith.passes.engine.values import attribute, dims
-from onnxsmith.passes.shapes import ONE, Size, evaluate, product, reshaped, sizes, total
+from onnxsmith.passes.shapes import ONE, Size, evaluate, product, reshaped, sizes, total, unnamed
 
 Sizes = list[Size] | None
 _WHOLE = 2**31 - 1  # an end that stands for the end of the axis
@@ -107,6 +107,18 @@ def propagate(graph: ir.Graph) -> bool:
     return changed
 
 
+def derived(v: ir.Value) -> list[int | str | None] | None:
+    """The dimensions that the operator gives a value, else those that are recorded.
+
+    What an exporter calls a dimension of an output need not be what it calls the same one inside.
+    """
+    node = v.producer()
+    found = (
+        dict(zip(node.outputs, _results(node), strict=False)).get(v) if node is not None and not node.domain else None
+    )
+    return dims(v) if found is None else [size.dim for size in found]
+
+
 def _results(node: ir.Node) -> list[Sizes]:
     """The shapes of the outputs that the rules know."""
     if node.op_type == "Split":
@@ -117,12 +129,7 @@ def _results(node: ir.Node) -> list[Sizes]:
 
 def _open(v: ir.Value) -> bool:
     known = dims(v)
-    return known is None or any(_unnamed(d) for d in known)
-
-
-def _unnamed(dim: int | str | None) -> bool:
-    """Unknown, named by ONNX's inference, or a formula that PyTorch did not simplify: (sequence**2)//sequence."""
-    return dim is None or (isinstance(dim, str) and (dim.startswith("unk__") or "//" in dim or "**" in dim))
+    return known is None or any(unnamed(d) for d in known)
 
 
 def _sharper(found: list[Size], v: ir.Value) -> bool:
@@ -263,7 +270,7 @@ def _concat(node: ir.Node) -> Sizes:
 
 def _agreed(column: list[Size]) -> Size:
     """Of sizes that the operator requires to be equal, one that is known."""
-    known = [s for s in column if not any(_unnamed(name) or name.startswith("?") for name in s.names)]
+    known = [s for s in column if not any(map(unnamed, s.names))]
     return min(known or column, key=lambda s: len(s.names))
 
 

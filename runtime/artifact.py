@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,23 @@ MANIFEST = "onnxsmith.json"
 MODEL = "model.onnx"
 FORMAT = 1
 ABSENT = "absent"  # of the manifest's "weights", where the model is a structure without them
+ENCODER, DECODER = "encoder", "decoder"  # the artifacts that a folder of an encoder-decoder's two parts has
 SIDECARS = ("tokenizer", "chat_template")  # the manifest's keys that name a file beside it
 
-_TYPES = {"inputs": list, "outputs": list, "bounds": dict, "session": dict, "special_tokens": dict}
+_TYPES = {"inputs": list, "outputs": list, "bounds": dict, "session": dict, "special_tokens": dict, "cache": dict}
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model on disk and what is recorded about it (``manifest`` is empty for a plain .onnx file)."""
+    """A model on disk and what is recorded about it (``manifest`` is empty for a plain .onnx file).
+
+    ``source`` is the encoder's artifact, where this is the decoder of a folder that has both.
+    """
 
     model: Path
     manifest: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+    source: Artifact | None = None
 
     @property
     def is_structure(self) -> bool:
@@ -39,13 +44,25 @@ class Artifact:
             BadInput: The file is missing or lies outside the artifact's folder.
         """
         name = self.manifest.get(key)
-        if name is None or self.folder is None:
+        return None if name is None or self.folder is None else self._inside(self.folder, key, str(name))
+
+    @property
+    def source_model(self) -> Path | None:
+        """The graph that reads an encoder-decoder's source; None where there is none. Raises BadInput as above."""
+        if self.source is not None:
+            return self.source.model
+        cross = self.manifest.get("cache", {}).get("cross")
+        if not isinstance(cross, dict) or self.folder is None:
             return None
-        path = self.folder / str(name)
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise BadInput(f"{self.folder / MANIFEST}: {key} {name!r} leaves the artifact's folder; move it there")
+        return self._inside(self.folder, "source model", str(cross.get("model")))
+
+    @staticmethod
+    def _inside(folder: Path, what: str, name: str) -> Path:
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise BadInput(f"{folder / MANIFEST}: {what} {name!r} leaves the artifact's folder; move it there")
         if not path.is_file():
-            raise BadInput(f"{path}: the {key} that {MANIFEST} names is missing; export the model again")
+            raise BadInput(f"{path}: the {what} that {MANIFEST} names is missing; export the model again")
         return path
 
     def sidecars(self) -> dict[str, bytes]:
@@ -56,6 +73,8 @@ class Artifact:
 
 def open_artifact(path: str | Path) -> Artifact:
     """Find the model and manifest at ``path``: an artifact folder, its model file, or any other .onnx file.
+
+    A folder with two artifacts, encoder/ and decoder/, is the decoder with its source.
 
     Raises:
         BadInput: There is nothing at the path, no model in the folder, or the manifest cannot be read.
@@ -73,6 +92,8 @@ def open_artifact(path: str | Path) -> Artifact:
 
 
 def _open_folder(folder: Path) -> Artifact:
+    if not (folder / MANIFEST).is_file() and (folder / DECODER / MANIFEST).is_file():
+        return replace(_open_folder(folder / DECODER), source=_open_folder(folder / ENCODER))
     if not (folder / MANIFEST).is_file():
         raise BadInput(f"{folder}: no {MANIFEST} in this folder; give an onnxsmith artifact or the .onnx file itself")
     if not (folder / MODEL).is_file():

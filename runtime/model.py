@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import onnxruntime as ort
@@ -20,16 +20,26 @@ from onnxsmith.runtime.options import recorded_config
 from onnxsmith.runtime.session import PROVIDERS, Provider, one_line, open_session
 from onnxsmith.runtime.tokenize import Padding, TextEncoder, text_encoder
 
+if TYPE_CHECKING:
+    from onnxsmith.runtime.generation.call import Stream
+    from onnxsmith.runtime.generation.model import GenerativeModel
+    from onnxsmith.runtime.generation.prompts import Prompts
+    from onnxsmith.runtime.generation.result import Generated
+
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """An open model. ``config`` holds the session config entries that were recorded with it."""
+    """An open model. ``config`` holds the session config entries that were recorded with it.
+
+    ``source`` runs an encoder-decoder's encoder, where ``session`` is its decoder with a cache.
+    """
 
     artifact: Artifact
     session: ort.InferenceSession
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     config: Mapping[str, str]
+    source: ort.InferenceSession | None = None
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -100,6 +110,31 @@ class LoadedModel:
         text = template.read_text(encoding="utf-8", errors="replace")
         return chat.render(text, messages, special_tokens=tokens, add_generation_prompt=add_generation_prompt)
 
+    @overload
+    def generate(self, prompts: Prompts, *, stream: Literal[False] = False, **options: Any) -> Generated: ...
+    @overload
+    def generate(self, prompts: Prompts, *, stream: Literal[True], **options: Any) -> Stream: ...
+    def generate(self, prompts: Prompts, *, stream: bool = False, **options: Any) -> Generated | Stream:
+        """Generate text with a model that has a cache; see ``onnxsmith.runtime.generation.model``.
+
+        Args:
+            prompts: A text or several, ids of one or several, or padded ids [B, S] with an ``attention_mask``.
+            stream: Give the pieces of the text of one prompt as they come; their ``result`` tells the rest.
+            options: ``attention_mask``, ``add_special_tokens``, and settings of ``GenerationConfig`` on top of those
+                that the checkpoint recommends, such as ``max_new_tokens=32`` or ``num_beams=4``.
+
+        Raises:
+            BadInput: The model has no cache, or a prompt does not fit it. BadUsage: Settings that contradict.
+        """
+        return self.generation.generate(prompts, stream=stream, **options)
+
+    @cached_property
+    def generation(self) -> GenerativeModel:
+        """The model seen as one that generates. Raises BadInput for one without a cache."""
+        from onnxsmith.runtime.generation.model import GenerativeModel
+
+        return GenerativeModel(self)
+
     @cached_property
     def _encoder(self) -> TextEncoder:
         return text_encoder(self.artifact)
@@ -142,7 +177,11 @@ def load(
     session = open_session(artifact.model, provider=where, threads=threads, config={**recorded, **(config or {})})
     inputs = tuple(_declared(TensorInfo.from_ort(arg), artifact) for arg in session.get_inputs())
     outputs = tuple(TensorInfo.from_ort(arg) for arg in session.get_outputs())
-    return LoadedModel(artifact, session, inputs, outputs, recorded)
+    source = None
+    if (reader := artifact.source_model) is not None:
+        entries = recorded_config(artifact.source or artifact) | dict(config or {})
+        source = open_session(reader, provider=where, threads=threads, config=entries)
+    return LoadedModel(artifact, session, inputs, outputs, recorded, source)
 
 
 def run(path: str | Path, feeds: Feeds, *, provider: Provider | None = None) -> dict[str, NDArray[Any]]:

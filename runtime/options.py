@@ -1,7 +1,9 @@
 """Session options that travel with a model: in the artifact's manifest, or in a plain .onnx file's metadata.
 
 ONNX Runtime fuses again when a session loads; the recorded entries keep the optimizer's choice. A file is
-untrusted, and some of the entries name folders and files: only those that steer computation are taken.
+untrusted, and some of the entries name folders and files: only those that steer computation are taken. How work is
+split among threads, and whether they wait spinning, steers it too; how many there are, and on which cores, is the
+caller's choice, since a file moves between machines.
 """
 
 from __future__ import annotations
@@ -16,7 +18,15 @@ from onnxsmith.runtime.artifact import Artifact
 from onnxsmith.runtime.metadata import read_metadata
 
 METADATA_KEY = "ort_config"
-_STEERING = ("optimization.", "mlas.", "session.disable_", "session.qdq", "session.set_denormal_as_zero")
+_STEERING = (
+    *("optimization.", "mlas.", "session.disable_", "session.qdq", "session.set_denormal_as_zero"),
+    *("session.dynamic_block_base", "session.intra_op.allow_spinning", "session.inter_op.allow_spinning"),
+)
+
+
+def steers(key: str) -> bool:
+    """Whether a session config entry only steers computation, so that a file may ask for it."""
+    return key.startswith(_STEERING)
 
 
 def encode_config(config: Mapping[str, str]) -> str:
@@ -51,6 +61,6 @@ def _checked(record: Any, key: str, path: Path) -> dict[str, str]:
     # Names without a dot are ONNX Runtime's own (intra_op_num_threads): the caller's choice, not the file's.
     config = {name: str(value) for name, value in entries.items() if "." in name}
     for name in config:
-        if not name.startswith(_STEERING):
+        if not steers(name):
             raise BadInput(f"{path}: recorded session option {name!r} is not one that onnxsmith sets; remove it")
     return config

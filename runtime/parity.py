@@ -42,8 +42,8 @@ def error_ratio(
 ) -> ErrorRatio:
     """Compare two float32 results with the float64 reference, all of one shape [B, ...].
 
-    ``rows`` [B] selects the batch rows that have an allowed key; elsewhere values must only be finite. Integer and
-    boolean outputs must be equal.
+    ``rows`` selects what has an allowed key, as :func:`counted` does; elsewhere values must only be finite. Integer
+    and boolean outputs must be equal.
     """
     if candidate.shape != reference.shape:
         return ErrorRatio(np.inf, np.inf, np.inf, False)
@@ -71,10 +71,12 @@ def error_ratio(
 def counted(x: Array, rows: NDArray[np.bool_]) -> Array:
     """The batch rows of ``x`` [B, ...] that ``rows`` [B] selects; all of one whose first dimension is another.
 
-    ``rows`` [B, S] selects positions, and of an ``x`` without such the rows that have one.
+    ``rows`` [B, S] selects positions, and of an ``x`` without such the rows that have one; [B, 1, .., L] selects them
+    along a later dimension.
     """
-    if x.shape[: rows.ndim] == rows.shape:
-        return x[rows]
+    ends = {0, rows.ndim - 1}  # between them, ones stand for dimensions that have no positions
+    if x.ndim >= rows.ndim and all(rows.shape[axis] == x.shape[axis] for axis in ends):
+        return x[np.broadcast_to(rows, x.shape[: rows.ndim])]
     return counted(x, np.asarray(rows.any(axis=-1))) if rows.ndim > 1 else x
 
 

@@ -60,6 +60,11 @@ class TextEncoder:
                 raise BadInput(f"text {index}: the tokenizer finds no token in {texts[index]!r}; leave it out")
         return tokens
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, special tokens left out; half a character at an end becomes U+FFFD."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        return text
+
     def text_of(self, id: int) -> str:
         """The token of an id. Raises BadInput when there is none."""
         token: str | None = self._tokenizer.id_to_token(id)
@@ -82,8 +87,8 @@ class TextEncoder:
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "position_ids": positions}
 
 
-def text_encoder(artifact: Artifact) -> TextEncoder:
-    """The tokenizer of an artifact, with the lengths and padding that its manifest names.
+def text_encoder(artifact: Artifact, *, truncate: bool = True) -> TextEncoder:
+    """The tokenizer of an artifact, with the padding that its manifest names, and its lengths if it is to ``truncate``.
 
     Raises BadInput when there is none beside the model, or its file is no tokenizer.
     """
@@ -92,7 +97,8 @@ def text_encoder(artifact: Artifact) -> TextEncoder:
         raise BadInput(f"{artifact.model}: no tokenizer beside this model; give it arrays instead of texts")
     limits = [n for n in (manifest.get("max_length"), manifest.get("bounds", {}).get("sequence")) if n is not None]
     pad_id, padding = manifest.get("special_tokens", {}).get("pad", 0), manifest.get("padding_side", "right")
-    return TextEncoder(path, min(limits, default=None), pad_id=pad_id, padding=padding)
+    limit = min(limits, default=None) if truncate else None
+    return TextEncoder(path, limit, pad_id=pad_id, padding=padding)
 
 
 def _is_pair(text: object) -> bool:

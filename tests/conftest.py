@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from onnxsmith.cli import main
@@ -18,6 +20,14 @@ def invoke(capsys: pytest.CaptureFixture[str]) -> Invoke:
         return Result(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What was tuned on this machine is no part of a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONNXSMITH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -197,7 +197,7 @@ class TestCommand:
         options = ("--precision", "int8", "--calibrate", str(data), "--budget", "cosine=0.99")
         result = invoke("optimize", str(saved(tmp_path, encoder())), "-o", str(tmp_path / "out"), *options)
         assert result.code == 0
-        assert "what each layer alone costs" in result.out and "query_sum, key_sum, value_sum" in result.out
+        assert "what each layer alone costs" in result.out and "query_sum, key_product, value_product" in result.out
 
     @pytest.mark.parametrize(
         ("options", "code", "why"),

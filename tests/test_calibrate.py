@@ -65,7 +65,8 @@ class TestSmoothing:
         assert relative_rms(model, smoothed) < relative_rms(model, plain)
 
     def test_a_shape_that_does_not_run_is_passed_over(self) -> None:
-        model = lifted(encoder())
+        looked_up = [step for step in STEPS[:-1] if step.name != "position-tables"]  # a slice would not even load
+        model = pipeline.run(canonicalize(encoder()), looked_up).model
         model.graph.inputs[0].shape = ir.Shape([2, 200])  # more than the table of positions has
         model.graph.inputs[1].shape = ir.Shape([2, 200])
         assert activations(model, {}) == {}

@@ -61,6 +61,14 @@ def test_float16_is_fused_with_the_same_outputs(family: str, attention: str, exp
     assert cell.compared
 
 
+def test_verified_as_usual_a_causal_model_stays_fused(tmp_path: Path) -> None:
+    """Positions before the first token of a row see no key: what float16 makes of them is rounding."""
+    exported("llama", "sdpa", "dynamo-18", torch.float16, model := tmp_path / "model.onnx")
+    report = optimize(model, None)
+    check_fused(report.sites, "llama")
+    assert report.parity is not None and report.parity.evidence and report.parity.fine
+
+
 @each_cell
 def test_bfloat16_is_fused_though_it_does_not_run_here(
     family: str, attention: str, exporter: str, tmp_path: Path

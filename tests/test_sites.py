@@ -31,7 +31,7 @@ def test_every_site_of_an_encoder_is_fused() -> None:
     found = settled(encoder())
     assert [(s.kind, s.status, s.rule) for s in found] == [
         ("norm", "fused", "layer-norm + layer-norm-scale + layer-norm-bias"),
-        ("attention", "fused", "attention + attention-heads"),
+        ("attention", "fused", "attention + attention-heads + bias-free-keys + bias-behind-values"),
         ("norm", "fused", "layer-norm + layer-norm-scale + layer-norm-bias"),
         ("activation", "fused", "gelu"),
         ("norm", "fused", "layer-norm + layer-norm-scale + layer-norm-bias"),

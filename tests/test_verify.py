@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from onnxsmith.compiler import pipeline
+from onnxsmith.compiler import pipeline, sites
 from onnxsmith.compiler.closeness import check_closeness
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.pipeline import Outcome, Pass
@@ -219,6 +220,23 @@ def test_the_rule_is_named_and_rolled_back(fault: Fault) -> None:
     assert not fires(outcome, fault.rule)
     assert any(r.code == "parity" and r.rule == fault.rule for r in outcome.remarks)
     assert all(e.worst.fine for e in check_whole(load(fault.graph), outcome.model, cases(fault.graph), {}))
+
+
+def test_a_site_that_was_rolled_back_says_so_and_by_how_much() -> None:
+    fault, model = Fault("attention", "scale doubled", attribute("Attention", "scale", 1.0)), canonicalize(encoder())
+    anchors = sites.find(model)
+    outcome = pipeline.run(model, broken(fault), EachPass(cases(ENCODER)))
+    (site,) = (s for s in sites.settle(anchors, outcome.model, outcome.remarks) if s.kind == "attention")
+    told = r"parity: verification rolled it back: against the original's own, (\S+) times its RMS error \(at most 2\)"
+    found = re.match(told, str(site.reason))
+    assert site.status == "missed" and found is not None and float(found.group(1)) > 2
+
+
+def test_a_rewrite_that_does_not_run_is_rolled_back_for_that() -> None:
+    fault = Fault("attention", "mask not expanded", inputs("Expand", 0, 0))
+    outcome = pipeline.run(canonicalize(encoder()), broken(fault), EachPass(cases(ENCODER)))
+    (remark,) = (r for r in outcome.remarks if r.code == "parity")
+    assert remark.reason.startswith("parity: verification rolled it back: no result") and "Softmax" in remark.node
 
 
 def test_only_the_broken_rule_is_rolled_back() -> None:

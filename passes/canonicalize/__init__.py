@@ -11,15 +11,16 @@ from onnxsmith.passes.canonicalize.opset import convert, share_imports
 from onnxsmith.passes.canonicalize.outputs import forget
 from onnxsmith.passes.canonicalize.tidy import prune, sweep, tidy
 from onnxsmith.passes.canonicalize.ties import share
+from onnxsmith.passes.canonicalize.unify import unify
 from onnxsmith.passes.canonicalize.views import shorten
 from onnxsmith.passes.engine.names import name_nodes
 from onnxsmith.passes.symbolic import follow, infer
 
-__all__ = ["canonicalize", "convert", "follow", "infer", "prune", "share", "shorten", "sweep", "tidy"]
+__all__ = ["canonicalize", "convert", "follow", "infer", "prune", "share", "shorten", "sweep", "tidy", "unify"]
 
 
 def canonicalize(model: ir.Model) -> ir.Model:
-    """Inline functions, raise the opset, infer shapes, fold constants, share weights, shorten views, number axes.
+    """Inline functions, raise the opset, infer shapes, fold constants, share weights, shorten views, name dimensions.
 
     Returns the canonical model; the given one must not be used any more. Raises BadInput as :func:`convert` does.
     """
@@ -40,6 +41,8 @@ def canonicalize(model: ir.Model) -> ir.Model:
     if shorten(model):
         sweep(model)
     infer(model)
+    if unify(model):  # with one name for what had two, more shapes can be told
+        infer(model)
     if fix(model):  # once more: views hide shapes
         tidy(model)
     axes.number(model)

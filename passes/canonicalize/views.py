@@ -108,12 +108,12 @@ def _better(best: Sequence[Step], used: Sequence[ir.Node]) -> bool:
 
 
 def _respelled(step: Step, node: ir.Node) -> bool:
-    """Whether one view is written as another operator, or with other axes, than the one that stands for its effect."""
+    """Whether one view is written as another operator, with other axes, or with another constant target."""
     kind, argument = step
-    if kind not in ("Squeeze", "Unsqueeze"):
+    if kind == "Transpose" or isinstance(argument, ir.Value):
         return False
-    axes = constant(node.inputs[1]) if node.op_type == kind and len(node.inputs) > 1 else None
-    return axes is None or axes.numpy().tolist() != argument
+    told = constant(node.inputs[1]) if node.op_type == kind and len(node.inputs) > 1 else None
+    return kind != "Reshape" if told is None else told.numpy().tolist() != argument
 
 
 def _shortest(chain: Sequence[ir.Node]) -> list[Step] | None:

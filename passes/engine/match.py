@@ -58,16 +58,20 @@ class Match:
 
 
 Requirement = Callable[[Match], Mismatch | None]
+Stays = Callable[[ir.Value], bool]
 
 
-def match(roots: tuple[Op, ...], node: ir.Node, where: Sequence[Requirement] = ()) -> Match | Mismatch:
+def match(
+    roots: tuple[Op, ...], node: ir.Node, where: Sequence[Requirement] = (), stays: Stays | None = None
+) -> Match | Mismatch:
     """The first way in which the pattern and the requirements hold with the first root at ``node``.
 
-    Otherwise why it does not: what refused a whole match tells more than where another attempt ended.
+    No inner value may be needed outside, save those that ``stays`` allows. Otherwise why it does not: what refused a
+    whole match tells more than where another attempt ended.
     """
     search, refused = _Search(), None
     for found in search.roots(roots, node):
-        if (why := _refusal(found, where)) is None:
+        if (why := _refusal(found, where, stays)) is None:
             return found
         refused = furthest(refused, why)
     best = refused or search.best
@@ -192,23 +196,23 @@ def _users_of_bound(root: Op, m: Match) -> list[ir.Node]:
     return [n for n in candidates if (n, root.output) not in taken]
 
 
-def _refusal(m: Match, where: Sequence[Requirement]) -> Mismatch | None:
-    if (escape := _escape(m)) is not None:
+def _refusal(m: Match, where: Sequence[Requirement], stays: Stays | None) -> Mismatch | None:
+    if (escape := _escape(m, stays)) is not None:
         return escape
     whys = (requirement(m) for requirement in where)
     why = next((why for why in whys if why is not None), None)
     return None if why is None else replace(why, matched=len(m.nodes))
 
 
-def _escape(m: Match) -> Mismatch | None:
-    """A value that the rewrite would remove and that something outside the match still needs."""
+def _escape(m: Match, stays: Stays | None) -> Mismatch | None:
+    """A value that something outside the match still needs, and that may not stay for it."""
     inside = set(m.nodes.values())
     for p, node in m.nodes.items():
         for v in node.outputs:
             if v in m.outputs:
                 continue
             outside = [user.name for user, _ in v.uses() if user not in inside]
-            if outside or v.is_graph_output():
+            if (outside or v.is_graph_output()) and not (stays is not None and stays(v)):
                 users = ", ".join(map(str, outside)) or "a graph output"
                 return Mismatch("escapes", f"{v.name} used only inside", users, v, p.source, len(inside))
     return None

@@ -98,10 +98,22 @@ def replace(found: Match, rule: Rule, names: Names) -> set[str]:
     last = _last(graph, [v.producer() for v in found.outputs])
     if last is not None:
         graph.insert_after(last, op.nodes)
-    graph.remove(old, safe=True)
+    graph.remove(_unneeded(old), safe=True)
     if len(found.outputs) > 1:
         graph.sort()  # a user of one output may stand before the last root
     return {node.domain for node in op.nodes}
+
+
+def _unneeded(old: Sequence[ir.Node]) -> list[ir.Node]:
+    """The nodes that nobody reads but each other: what others share stays."""
+    left = set(old)
+    while kept := {n for n in left if any(_is_read(v, but=left) for v in n.outputs)}:
+        left -= kept
+    return [n for n in old if n in left]
+
+
+def _is_read(v: ir.Value, but: Collection[ir.Node]) -> bool:
+    return v.is_graph_output() or any(user not in but for user, _ in v.uses())
 
 
 def substitute(before: ir.Value, after: ir.Value) -> None:

@@ -6,10 +6,12 @@ from onnxsmith.passes.lift import (
     arithmetic,
     attention,
     batch,
+    columns,
     curves,
     einsum,
     gelu,
     heads,
+    joined_values,
     mask_shape,
     norms,
     order,
@@ -23,9 +25,9 @@ from onnxsmith.passes.lift import (
 )
 
 ARITHMETIC = [*arithmetic.RULES, *scale.TWINS, *scale.BETWEEN_VIEWS, *rows.RULES, *order.RULES, *curves.RULES]
-PRODUCTS = [*einsum.RULES, *packed.RULES, *batch.RULES, *order.RULES]  # parts may turn out equal
+PRODUCTS = [*einsum.RULES, *columns.RULES, *packed.RULES, *batch.RULES, *order.RULES]  # parts may turn out equal
 NORMS_AND_ACTIVATIONS = [*norms.RULES, *shared_norms.RULES, *gelu.RULES]
 SCALES = [*scale.RULES, *arithmetic.FACTORS, *batch.RULES]
-ATTENTION = [*widened.RULES, *scores.RULES, *attention.RULES]
+ATTENTION = [*joined_values.RULES, *widened.RULES, *scores.RULES, *attention.RULES]
 HEADS = [*heads.RULES, *mask_shape.RULES, *rotary_cache.RULES]
 RULES = [*ARITHMETIC, *PRODUCTS, *NORMS_AND_ACTIVATIONS, *SCALES, *ATTENTION, *HEADS]

@@ -25,7 +25,7 @@ from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.engine.values import dims
 from onnxsmith.passes.lift.mask_input import additive, from_condition
 from onnxsmith.passes.lift.scale import factor_of, scalar_factor, scaled
-from onnxsmith.passes.lift.scores import masked_low
+from onnxsmith.passes.lift.scores import for_other_softmaxes, masked_low
 
 
 def _probabilities(op: Any, q: Any, kt: Any, mask: Any, scale: Any, cap: Any, kept: Any, condition: Any) -> Any:
@@ -132,6 +132,6 @@ _WHERE = (
 )
 
 RULES = [
-    Rule("attention", _plain, _fused, _WHERE, anchor="Softmax"),
-    Rule("attention", _guarded, _fused_guarded, _WHERE, anchor="Softmax"),
+    Rule("attention", _plain, _fused, _WHERE, anchor="Softmax", stays=for_other_softmaxes),
+    Rule("attention", _guarded, _fused_guarded, _WHERE, anchor="Softmax", stays=for_other_softmaxes),
 ]

@@ -47,20 +47,31 @@ class MaskMeaning:
 
 def annotate(model: ir.Model) -> list[Remark]:
     """Write the meaning of every Attention's mask into the node's metadata; one analysis remark each."""
-    known: dict[ir.Value, MaskMeaning | None] = {}
     remarks = []
-    for node in [n for n in model.graph.all_nodes() if n.op_type == "Attention" and not n.domain]:
-        mask = node.inputs[3] if len(node.inputs) > 3 else None
-        if mask is not None and mask not in known:
-            known[mask] = recognise(mask, model.graph)
-        meaning = MaskMeaning() if mask is None else known[mask]
-        if meaning is not None and attribute(node, "is_causal"):
-            meaning = replace(meaning, causal=True)
+    for node, meaning in _recognised(model).items():
         if meaning is not None:
             node.metadata_props[MASK] = json.dumps(asdict(meaning))
         text = "mask: " + (str(meaning) if meaning is not None else "not recognised")
         remarks.append(Remark("analysis", "attention-mask-meaning", str(node.name), module_of(node), reason=text))
     return remarks
+
+
+def meanings(model: ir.Model) -> dict[ir.Node, MaskMeaning | None]:
+    """Of every attention the meaning of its mask: the recorded one of a kernel, that of the mask of an Attention."""
+    return {n: meaning_of(n) for n in model.graph.all_nodes() if MASK in n.metadata_props} | _recognised(model)
+
+
+def _recognised(model: ir.Model) -> dict[ir.Node, MaskMeaning | None]:
+    known: dict[ir.Value, MaskMeaning | None] = {}
+    found: dict[ir.Node, MaskMeaning | None] = {}
+    for node in [n for n in model.graph.all_nodes() if n.op_type == "Attention" and not n.domain]:
+        mask = node.inputs[3] if len(node.inputs) > 3 else None
+        if mask is not None and mask not in known:
+            known[mask] = recognise(mask, model.graph)
+        meaning = MaskMeaning() if mask is None else known[mask]
+        causal = meaning is not None and attribute(node, "is_causal")
+        found[node] = replace(meaning, causal=True) if meaning is not None and causal else meaning
+    return found
 
 
 def meaning_of(node: ir.Node) -> MaskMeaning | None:

@@ -27,6 +27,7 @@ from onnxsmith.passes.engine.values import constant, scalar
 LOW = -1e4  # a score at or below this has no share in any softmax
 _SWALLOWING = -1e12  # steps of float32 are 65536 wide here
 _STEPS = 8  # masks and biases that stand behind each other
+_ON_THE_WAY = frozenset({"Add", "Where", "Mul", "Div", "Tanh"})
 
 
 def masked_low(*names: str) -> Requirement:
@@ -113,6 +114,25 @@ def _scores(m: Match) -> Mismatch | None:
     return None if product and v.dtype is not None else Mismatch("op-type", "attention scores", v, v)
 
 
+def for_other_softmaxes(v: ir.Value) -> bool:
+    """Whether all that reads the value are masks, scales and caps before softmaxes.
+
+    Scores that several attentions share, each with a mask of its own: the operator computes them anew.
+    """
+    frontier = [v]
+    for _ in range(_STEPS):
+        users = [[user for user, _ in value.uses()] for value in frontier]
+        if any(value.is_graph_output() for value in frontier) or not all(users):
+            return False
+        reached = dict.fromkeys(user for some in users for user in some if user.op_type != "Softmax")
+        if any(user.op_type not in _ON_THE_WAY for user in reached):
+            return False
+        frontier = [user.outputs[0] for user in reached]
+        if not frontier:
+            return True
+    return False
+
+
 def _before_softmax(m: Match) -> Mismatch | None:
     """Nothing but further masks comes between here and the softmax."""
     v = m.outputs[0]
@@ -131,7 +151,7 @@ def _before_softmax(m: Match) -> Mismatch | None:
 _WHERE = (_scores, _before_softmax, masked_low("low", "floor"))
 
 RULES = [
-    Rule("one-mask", _added, _one_added, _WHERE),
-    Rule("one-mask", _kept, _one_kept, _WHERE),
-    Rule("one-mask", _dropped, _one_dropped, _WHERE),
+    Rule("one-mask", _added, _one_added, _WHERE, stays=for_other_softmaxes),
+    Rule("one-mask", _kept, _one_kept, _WHERE, stays=for_other_softmaxes),
+    Rule("one-mask", _dropped, _one_dropped, _WHERE, stays=for_other_softmaxes),
 ]

@@ -78,6 +78,32 @@ def attention_softcap() -> Sketch:
     return s
 
 
+def attention_alibi() -> Sketch:
+    """MPT: a bias by distance under a causal mask."""
+    s = _self()
+    q, k, v = (s.heads(s.linear("x", n, bias=False)) for n in "qkv")
+    s.op("Identity", s.linear(s.attend(q, k, v, mask=s.alibi(), keep=s.causal()), "out"), out="y")
+    return s
+
+
+def attention_alibi_padding() -> Sketch:
+    """An encoder with ALiBi."""
+    s = _self(f"{_X}, int64[B, S] mask")
+    q, k, v = (s.heads(s.linear("x", n)) for n in "qkv")
+    mask = s.op("Add", s.alibi(), s.padding())
+    s.op("Identity", s.linear(s.attend(q, k, v, mask=mask), "out"), out="y")
+    return s
+
+
+def attention_rotary_pairs() -> Sketch:
+    """GPT-J: neighbours are rotated."""
+    s = _self(f"{_X}, {_ANGLES}")
+    q, k, v = (s.heads(s.linear("x", n, bias=False)) for n in "qkv")
+    attended = s.attend(s.rotated_pairs(q), s.rotated_pairs(k), v, keep=s.causal())
+    s.op("Identity", s.linear(attended, "out"), out="y")
+    return s
+
+
 def attention_rotary() -> Sketch:
     s = _self(f"{_X}, {_ANGLES}")
     q, k, v = (s.heads(s.linear("x", n, bias=False)) for n in "qkv")
@@ -192,6 +218,9 @@ SEEDS: dict[str, Callable[[], Sketch]] = {
         attention_window,
         attention_softcap,
         attention_rotary,
+        attention_rotary_pairs,
+        attention_alibi,
+        attention_alibi_padding,
         attention_grouped,
         attention_packed,
         attention_einsum,

@@ -25,7 +25,8 @@ int64 first = {{0}}, int64 step = {{1}}, int64[1] last = {{-1}}, int64[2] middle
 int64[1] null = {{0}}, int64[1] half_head = {{{HEAD // 2}}}, int64[1] head = {{{HEAD}}}, int64[1] rows = {{1}},
 int64[4] split = {{0, 0, {HEADS}, {HEAD}}}, int64[4] split_one = {{0, 0, 1, {HEAD}}},
 int64[3] merge = {{0, 0, {HIDDEN}}}, int64[5] repeat = {{1, 1, {HEADS}, 1, 1}}, int64[1] second = {{2}},
-int64[4] join = {{0, {HEADS}, -1, {HEAD}}}, int64[3] thirds = {{{HIDDEN}, {HIDDEN}, {HIDDEN}}}
+int64[4] join = {{0, {HEADS}, -1, {HEAD}}}, int64[3] thirds = {{{HIDDEN}, {HIDDEN}, {HIDDEN}}},
+float[2, 1, 1] slopes = {{0.25, 0.0625}}
 """
 
 
@@ -101,6 +102,14 @@ class Sketch:
         turned = self.op("Concat<axis=-1>", self.op("Neg", high), low)
         return self.op("Add", self.op("Mul", x, "cos"), self.op("Mul", turned, "sin"))
 
+    def rotated_pairs(self, x: str) -> str:
+        """Rotary embedding of neighbours, as in GPT-J: each number with the one behind it."""
+        even = self.op("Slice", x, "null", "head", "last", "second")
+        odd = self.op("Slice", x, "rows", "head", "last", "second")
+        pairs = [self.op("Unsqueeze", part, "last") for part in (self.op("Neg", odd), even)]
+        turned = self.op("Reshape", self.op("Concat<axis=-1>", *pairs), "join")
+        return self.op("Add", self.op("Mul", x, "cos"), self.op("Mul", turned, "sin"))
+
     def padding(self, mask: str = "mask") -> str:
         """int64 [B, T] to an additive float mask [B, 1, 1, T]."""
         kept = self.op("Cast<to=1>", self.op("Unsqueeze", mask, "middle"))
@@ -111,6 +120,13 @@ class Sketch:
         length = self.op("Squeeze", self.op("Shape<start=1, end=2>", x))
         steps = self.op("Range", "first", length, "step")
         return self.op("LessOrEqual", self.op("Unsqueeze", steps, "null"), self.op("Unsqueeze", steps, "rows"))
+
+    def alibi(self, x: str = "x") -> str:
+        """A bias [H, S, S] that grows with the distance to the key, by a slope for each head; arXiv:2108.12409."""
+        length = self.op("Squeeze", self.op("Shape<start=1, end=2>", x))
+        steps = self.op("Range", "first", length, "step")
+        key, query = self.op("Unsqueeze", steps, "null"), self.op("Unsqueeze", steps, "rows")
+        return self.op("Mul", self.op("Cast<to=1>", self.op("Sub", key, query)), "slopes")
 
     def window(self, x: str = "x") -> str:
         """A boolean mask [S, S] that is true at each query's own key and the one before it."""

@@ -18,7 +18,7 @@ def open_engine(folder: Path, variant: str, threads: int) -> Prepare:
     if not path.exists():
         for stale in folder.glob(f"onnxsmith-{variant}-{'?' * len(code())}"):
             shutil.rmtree(stale)
-        onnxsmith.optimize(folder / "raw.onnx", path, precision=variant, verify="off")
+        onnxsmith.optimize(folder / "raw.onnx", path, precision=variant, verify="off", tuned=False)
     session = onnxsmith.load(path, threads=threads).session
 
     def prepare(ids: Ids) -> Run:

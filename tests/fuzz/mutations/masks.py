@@ -61,6 +61,33 @@ def _finite_sum(op: Builder, m: Match, rng: Random) -> ir.Value:
     return op.Mul(op.Sub(m["kept"], number(op, 1.0)), number(op, -value(m, "low")))
 
 
+def _biased_and_padded(op: Any, s: Any, bias: Any, kept: Any, low: Any) -> Any:
+    return op.Add(s, op.Add(bias, op.Mul(op.Sub(1.0, op.Cast(kept, to=1)), low)))
+
+
+def _soft_as_where(op: Builder, m: Match, rng: Random) -> ir.Value:
+    """A soft mask is chosen where a key is kept: before it is added to the scores, or after."""
+    kept, low = op.Cast(m["kept"], to=ir.DataType.BOOL.value), m["low"]
+    if rng.random() < 0.5:
+        return op.Add(m["s"], op.Where(kept, m["bias"], low))
+    return op.Where(kept, op.Add(m["s"], m["bias"]), low)
+
+
+def _biased_then_filled(op: Any, c: Any, s: Any, bias: Any, low: Any) -> Any:
+    return op.Where(c, op.Add(s, bias), low)
+
+
+def _filled_bias(op: Builder, m: Match, rng: Random) -> ir.Value:
+    return op.Add(m["s"], op.Where(m["c"], m["bias"], m["low"]))
+
+
+def _from_product(m: Match) -> Mismatch | None:
+    """``s`` are the scores of the two: a product, perhaps scaled."""
+    node = m["s"].producer()
+    scored = node is not None and node.op_type in ("MatMul", "Mul", "Div")
+    return None if scored else Mismatch("op-type", "scores", m["s"], m["s"])
+
+
 def _kept_or_not(op: Any, c: Any, s: Any, low: Any) -> Any:
     return op.Where(c, s, low)
 
@@ -73,6 +100,8 @@ _LOW = (scalar_constant("low"), _blocking, is_float)
 
 MUTATIONS: list[Mutation] = [
     Respelling("padding-as-where", _padded, _padding_as_where, _LOW),
+    Respelling("soft-mask-as-where", _biased_and_padded, _soft_as_where, _LOW),
+    Respelling("bias-in-where", _biased_then_filled, _filled_bias, (*_LOW, _from_product)),
     Respelling("inverted-where", _kept_or_not, _inverted, _LOW),
     Respelling("where-as-sum", _kept_or_not, _as_sum, _LOW),
     Respelling("other-number-in-where", _kept_or_not, _other_number, (*_LOW, _only_fill)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
+import numpy as np
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
@@ -31,6 +32,36 @@ class ConstantNode:
         model.graph.insert_before(model.graph[0], node)
         ir.convenience.replace_all_uses_with(old, node.outputs[0])
         return model
+
+
+@dataclass(frozen=True)
+class HalfConstant:
+    """An initializer whose numbers float16 holds exactly is stored so, and widened when it is read."""
+
+    name: str = "half-constant"
+
+    def sites(self, model: ir.Model) -> list[str]:
+        return [name for name, v in model.graph.initializers.items() if v.uses() and _fits_half(v)]
+
+    def apply(self, model: ir.Model, site: str, rng: Random) -> ir.Model:
+        old = model.graph.initializers.pop(site)
+        assert old.const_value is not None
+        tensor, kind = ir.tensor(old.const_value.numpy().astype(np.float16)), ir.TensorType(ir.DataType.FLOAT16)
+        half = ir.Value(name=_fresh(model, f"{site}_half"), shape=old.shape, type=kind, const_value=tensor)
+        model.graph.register_initializer(half)
+        node = ir.Node("", "Cast", [half], [ir.AttrInt64("to", ir.DataType.FLOAT)], name=f"widened_{site}")
+        node.outputs[0].name, node.outputs[0].shape, node.outputs[0].type = site, old.shape, old.type
+        model.graph.insert_before(model.graph[0], node)
+        ir.convenience.replace_all_uses_with(old, node.outputs[0])
+        return model
+
+
+def _fits_half(v: ir.Value) -> bool:
+    if v.dtype != ir.DataType.FLOAT or v.const_value is None:
+        return False
+    numbers = v.const_value.numpy()
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(numbers.astype(np.float16).astype(np.float32), numbers))
 
 
 @dataclass(frozen=True)
@@ -206,6 +237,7 @@ def _fresh(model: ir.Model, hint: str) -> str:
 
 MUTATIONS: list[Mutation] = [
     ConstantNode(),
+    HalfConstant(),
     OwnInitializer(),
     VectorScalar(),
     DeadNode(),

@@ -1,4 +1,4 @@
-"""Weights: transposed, in a Gemm, packed side by side or apart."""
+"""Weights: transposed, in a Gemm, packed side by side or apart, cut by columns."""
 
 from __future__ import annotations
 
@@ -80,6 +80,24 @@ def _unpacked(op: Builder, m: Match, rng: Random) -> Sequence[ir.Value]:
     return [op.Add(product, op.constant(b, "part_bias")) for product, b in zip(products, biases, strict=True)]
 
 
+def _several_columns(m: Match) -> Mismatch | None:
+    width = _data(m["w"]).shape[1]
+    return None if width > 1 else Mismatch("shape", "two columns or more", width, m["w"])
+
+
+def _columns_apart(op: Builder, m: Match, rng: Random) -> ir.Value:
+    """Two or three products, each with some of the columns."""
+    weight = _data(m["w"])
+    width = weight.shape[1]
+    bounds = sorted(rng.sample(range(1, width), min(rng.randint(1, 2), width - 1)))
+    weights = [op.constant(w.copy(), "columns") for w in np.split(weight, bounds, axis=1)]
+    products = [op.MatMul(m["x"], w) for w in weights]
+    if m.get("b") is not None:
+        biases = [op.constant(b.copy(), "column_bias") for b in np.split(_data(m["b"]), bounds)]
+        products = [op.Add(product, b) for product, b in zip(products, biases, strict=True)]
+    return op.Concat(*products, axis=-1)
+
+
 def _parts(op: Builder, packed: ir.Value, widths: list[int], how: str) -> Sequence[ir.Value]:
     if how == "split":
         return op.several("Split", len(widths), packed, op.constant(widths, "widths", np.int64), axis=2)
@@ -98,6 +116,8 @@ def _matmul(op: Any, x: Any, w: Any) -> Any:
 
 MUTATIONS: list[Mutation] = [
     Respelling("transposed-weight", _matmul, _transposed, (_weights, is_float)),
+    Respelling("columns-apart", _matmul, _columns_apart, (_weights, _several_columns, is_float)),
+    Respelling("biased-columns-apart", _linear, _columns_apart, (_weights, _several_columns, is_float)),
     Respelling("gemm", _linear, _gemm, (_weights, is_float)),
     Respelling("three-packed", _three, _packed, (_weights, is_float)),
     Respelling("unpacked", _split_product, _unpacked, (is_constant("w", "b", "widths"), is_float)),

@@ -1,0 +1,112 @@
+"""Evaluating a cone on numbers: what a mask or a position says, whatever its spelling.
+
+This is evidence, not proof; verification of the whole follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
+
+from onnxsmith.passes.cache.cones import ALL, Cones, Copies
+from onnxsmith.passes.cache.text import Refused
+from onnxsmith.passes.engine.build import Builder
+from onnxsmith.passes.engine.values import constant, readable
+
+Array = NDArray[Any]
+_LOW = -1e4  # a score moved by more is blocked
+
+
+class Probe:
+    """A value of the cones as a function of the mask [B, T]. Refuses what onnx.reference cannot evaluate."""
+
+    def __init__(self, cones: Cones, v: ir.Value) -> None:
+        op, own = Builder(), cones.text.mask
+        self._dtype = own.dtype.numpy() if own is not None and own.dtype is not None else np.int64
+        ids, mask = ir.Value(name="ids"), ir.Value(name="mask")
+        made = Copies(cones, op, ids, mask).at(v, ALL)
+        for i, output in enumerate(output for node in op.nodes for output in node.outputs):
+            output.name = f"probe_{i}"
+        for i, value in enumerate(op.constants):
+            value.name = f"probe_constant_{i}"
+        self._evaluator = evaluator(op.nodes, [ids, mask], made, opsets_of(v))
+        detach(op.nodes)
+
+    def __call__(self, mask: Array) -> Array:
+        try:
+            with np.errstate(all="ignore"):
+                feeds = {"ids": np.zeros(mask.shape, np.int64), "mask": mask.astype(self._dtype)}
+                found: Any = self._evaluator.run(None, feeds)
+        except Exception as e:  # onnx.reference has its own ways to say that it lacks an operator
+            raise Refused(f"a mask or a position cannot be evaluated: {str(e).splitlines()[0]}") from e
+        return np.asarray(found[0])
+
+
+def evaluator(
+    nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], output: ir.Value, opsets: Mapping[str, int]
+) -> ReferenceEvaluator:
+    """The nodes, in order, as a function of the inputs; what else they read is constant, or computed from that."""
+    nodes = _with_sources(nodes, inputs)
+    constants = {v for node in nodes for v in node.inputs if v is not None and constant(v) is not None}
+    proto = onnx.helper.make_graph(
+        [ir.to_proto(node) for node in nodes],
+        "probe",
+        [onnx.helper.make_value_info(str(v.name), onnx.TypeProto()) for v in inputs],
+        [onnx.helper.make_value_info(str(output.name), onnx.TypeProto())],
+        [_tensor(v) for v in constants],
+    )
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    return ReferenceEvaluator(onnx.helper.make_model(proto, opset_imports=imports))
+
+
+def _with_sources(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value]) -> list[ir.Node]:
+    """The nodes behind all that they read, down to the inputs, in order."""
+    found: dict[ir.Node, None] = {}
+    stack = [(node, False) for node in reversed(nodes)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            found[node] = None
+        elif node not in found:
+            sources = [v.producer() for v in node.inputs if v is not None and v not in inputs]
+            stack += [(node, True), *((source, False) for source in sources if source is not None)]
+    return list(found)
+
+
+def detach(nodes: Sequence[ir.Node]) -> None:
+    """Let nodes that enter no graph read nothing: values count them among their users otherwise."""
+    for node in nodes:
+        for i in range(len(node.inputs)):
+            node.replace_input_with(i, None)
+
+
+def opsets_of(v: ir.Value) -> Mapping[str, int]:
+    """The opsets of the graph that computes the value."""
+    producer = v.producer()
+    assert producer is not None and producer.graph is not None, "only what a graph computes is probed"
+    return producer.graph.opset_imports
+
+
+def _tensor(v: ir.Value) -> onnx.TensorProto:
+    tensor = constant(v)
+    assert tensor is not None
+    if not readable(tensor):
+        raise Refused(f"{v.name} is absent from this structure, and a mask or a position is computed from it")
+    return onnx.numpy_helper.from_array(tensor.numpy(), str(v.name))
+
+
+def allowed(mask: Array) -> NDArray[np.bool_]:
+    """Where an attention mask, boolean or additive, lets a query see a key."""
+    return np.asarray(mask if mask.dtype == bool else mask > _LOW)
+
+
+def padded(length: int) -> dict[str, Array]:
+    """Masks [3, T] of rows of several lengths, by where their padding stands."""
+    steps, kept = np.arange(length), np.array([[length], [length - 2], [1]])
+    return {"right": (steps < kept).astype(np.int64), "left": (steps >= length - kept).astype(np.int64)}

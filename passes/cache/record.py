@@ -1,0 +1,89 @@
+"""What a runtime must know of a model with a cache: recorded in the model, and the manifest's entry ``cache``.
+
+Shapes: B batch, S new tokens, P tokens in the cache, H heads of keys and values, D head size, V vocabulary. P may be 0:
+one graph serves the prompt and every step.
+
+In the layout *concat*, past is P long and present P + S. The new tokens are the last S columns of the mask, and padding
+may stand anywhere.
+
+In the layout *in-place*, the rows are compact: the tokens of row b stand in the columns 0 .. n_b - 1 of its cache, and
+row b of the mask [B, T] is n_b ones and then zeros, T being the length of the longest. Past may be any length that
+holds what is stored; bound to one buffer of at least P + S columns with present, keys and values are appended there. A
+prompt (P = 0) is padded on the right to S = T; a step has S = 1; S > 1 behind a prompt needs B = 1 (ONNX Runtime's
+kernel GroupQueryAttention takes no other). The mask alone tells lengths: a shorter one drops tokens. Every row has one.
+
+In both, ``positions`` are the cumulative sum of the mask minus one, clipped at 0, in its last S columns.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
+
+import onnx_ir as ir
+
+CACHE = "onnxsmith.cache"
+COLUMNS = "onnxsmith.cache.columns"
+PLACES = "onnxsmith.cache.places"
+Layout = Literal["concat", "in-place"]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Names of inputs and outputs, and sizes.
+
+    ``ids`` int64 [B, S]; ``mask`` int64 [B, P + S]; ``positions`` int64 [B, S] or None, where the model takes none;
+    ``past`` and ``present`` [B, H, P, D], keys and values of each layer in turn; ``logits`` [B, S, V], or [B, 1, V] of
+    each row's last token where ``last_only``; ``next_token`` int64 [B, 1], the largest of those; ``window`` is how many
+    last keys a query sees, itself among them; ``max_positions`` limits P + S; ``cross`` is None: no other text is read.
+    """
+
+    layers: int
+    heads: int
+    head_size: int
+    dtype: str
+    ids: str
+    mask: str
+    positions: str | None
+    past: list[str]
+    present: list[str]
+    logits: str
+    last_only: bool
+    next_token: str | None
+    layout: Layout = "concat"
+    max_positions: int | None = None
+    window: int | None = None
+    cross: None = None
+
+    def to_json(self) -> dict[str, object]:
+        """The manifest's entry."""
+        return asdict(self)
+
+
+def record(model: ir.Model, cache: Cache) -> None:
+    """Write it into the model's metadata; in place."""
+    model.metadata_props[CACHE] = json.dumps(asdict(cache))
+
+
+def recorded(model: ir.Model) -> Cache | None:
+    """What :func:`record` wrote, or None for a model without a cache."""
+    found = model.metadata_props.get(CACHE)
+    return None if found is None else Cache(**json.loads(found))
+
+
+def changed(model: ir.Model, **changes: object) -> None:
+    """Record other values of some fields; in place."""
+    cache = recorded(model)
+    assert cache is not None, "only a model with a cache has them"
+    record(model, replace(cache, **changes))  # type: ignore[arg-type]
+
+
+def counts_columns(model: ir.Model) -> bool:
+    """Whether something besides attention tells tokens apart by their column in the mask, padding or not."""
+    return COLUMNS in model.metadata_props
+
+
+def feeds_columns(model: ir.Model) -> bool:
+    """Whether the model without a cache took columns for positions, padding or not: what verification must feed."""
+    return PLACES in model.metadata_props

@@ -1,0 +1,154 @@
+"""A graph with a cache, run on texts of different lengths: the prompt at once, then a token at a time.
+
+Shapes: B rows, S new tokens, T columns of the mask, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from onnxsmith.errors import BadInput
+from onnxsmith.runtime.feeds import TensorInfo
+from onnxsmith.runtime.generation.cache import make_cache
+from onnxsmith.runtime.generation.interface import Interface
+from onnxsmith.runtime.generation.source import Source
+from onnxsmith.runtime.session import one_line
+
+Array = NDArray[Any]
+
+
+class Decoder:
+    """Rows of text and their cache. ``lengths`` int64 [B] counts each row's tokens in it.
+
+    ``picks``: a run gives the best next tokens, int64 [B], where it else gives logits, float32 [B, V].
+    ``source`` is what an encoder-decoder reads.
+    """
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        interface: Interface,
+        inputs: Sequence[TensorInfo],
+        *,
+        source: Source | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self._session, self._names = session, interface
+        self._cache = make_cache(interface, inputs, device)
+        self._width = 0  # columns of the cache in use
+        self._binding: ort.IOBinding | None = None  # of the last run; to bind a cache costs as much as a small product
+        self._bound: str | None = None  # the output that it gives
+        self.picks = False
+        self.source = source
+        self.lengths = np.zeros(0, np.int64)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the cache, and of the source's keys and values."""
+        return self._cache.nbytes + (self.source.nbytes if self.source else 0)
+
+    def start(self, prompts: Sequence[Sequence[int]]) -> Array:
+        """Forget all rows and read these prompts, of at least one token each -> best tokens [B] or logits [B, V]"""
+        counts = np.array([len(prompt) for prompt in prompts])
+        self._cache.reset(len(prompts))
+        self._binding = None
+        self.lengths, self._width = np.zeros_like(counts), 0
+        ids = np.zeros((len(prompts), counts.max()), np.int64)
+        ids[self._counting(counts, ids.shape[1])] = np.concatenate(prompts)
+        return self._last(self._run(ids, counts), counts)
+
+    def step(self, tokens: Array) -> Array:
+        """One more token of each row, int64 [B] -> best tokens [B] or logits [B, V]"""
+        found = self._run(tokens[:, None], self.lengths + 1)
+        return self._last(found, np.ones_like(tokens))
+
+    def extend(self, tokens: Sequence[int]) -> Array:
+        """More tokens of the only row -> best tokens [1] or logits [1, V] after the last of them"""
+        found = self._run(np.array([tokens], np.int64), self.lengths + len(tokens))
+        return self._last(found, np.array([len(tokens)]))
+
+    def extend_whole(self, tokens: Sequence[int]) -> Array:
+        """More tokens of the only row -> logits after each of them [S, V], where the graph gives them"""
+        picks, self.picks = self.picks, False
+        try:
+            found: Array = self._run(np.array([tokens], np.int64), self.lengths + len(tokens))[0].copy()
+        finally:
+            self.picks = picks
+        return found
+
+    def select(self, rows: Array, *, shared: int = 0) -> None:
+        """Row i becomes what row ``rows[i]`` was; ``shared``: so many first tokens of both are the same."""
+        self._binding = None
+        # Rows that are not compact start with padding, each of its own length.
+        self._cache.select(rows, self._width, shared if self._names.in_place else 0)
+        if self.source is not None:
+            self.source.select(rows)
+        self.lengths = self.lengths[rows]
+        self._width = int(self.lengths.max()) if self._names.in_place else self._width
+
+    def truncate(self, length: int) -> None:
+        """Forget all but the first tokens of the only row."""
+        if length < self._width:
+            self._cache.truncate(length)
+            self._binding = None
+            self.lengths, self._width = np.array([length]), length
+
+    def _run(self, ids: Array, lengths: Array) -> Array:
+        """Ids [B, S] -> what the graph gives, with so many tokens in each row's cache after it.
+
+        It is ONNX Runtime's memory, which the next run may take.
+        """
+        new = ids.shape[1]
+        width = int(lengths.max()) if self._names.in_place else self._width + new
+        mask = self._counting(lengths, width)
+        feeds = {self._names.ids: ids, self._names.mask: mask.astype(np.int64)}
+        if self._names.positions:
+            feeds[self._names.positions] = np.maximum(mask.cumsum(1) - 1, 0)[:, -new:]
+        found = self._bound_run(feeds, width)
+        self.lengths, self._width = lengths, width
+        return found
+
+    def _bound_run(self, feeds: dict[str, Array], width: int) -> Array:
+        output = self._names.next_token if self._picked else self._names.logits
+        held = self._binding if self._bound == output and self._cache.holds(width) else None
+        binding = held or self._session.io_binding()
+        contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}  # alive until the run is over
+        for name, array in contiguous.items():
+            binding.bind_cpu_input(name, array)
+        binding.bind_output(output)  # again and again: what a run has written there is not to be written over
+        if held is None:
+            self._cache.bind(binding, width)
+            if self.source is not None:
+                self.source.bind(binding)
+        self._binding, self._bound = binding, output
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime's error classes have no common base
+            raise BadInput(f"ONNX Runtime fails on these tokens: {one_line(error)}") from error
+        self._cache.take(binding)
+        found: Array = binding.get_outputs_as_ortvaluevector()[0].numpy()
+        return found
+
+    @property
+    def _picked(self) -> bool:
+        return self.picks and self._names.next_token is not None
+
+    def _last(self, found: Array, counts: Array) -> Array:
+        """Of tokens [B, 1] or logits [B, S, V], what belongs to the last of each row's ``counts`` new tokens."""
+        if self._picked:
+            return found[:, 0].copy()
+        at_end = self._names.last_only or not self._names.in_place
+        last = found[:, -1] if at_end else found[np.arange(len(found)), counts - 1]
+        return last.argmax(1) if self.picks else last.astype(np.float32)
+
+    def _counting(self, lengths: Array, width: int) -> Array:
+        """Which columns hold tokens, bool [B, T]: the first ones where rows are compact, else the last ones."""
+        columns = np.arange(width)
+        if self._names.in_place:
+            return columns < lengths[:, None]
+        return columns >= width - lengths[:, None]

@@ -1,0 +1,65 @@
+"""The source text of an encoder-decoder: read once, its keys and values serve every step.
+
+Shapes: B rows, R source tokens, H heads, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from onnxsmith.errors import BadInput
+from onnxsmith.runtime.generation.interface import Cross
+from onnxsmith.runtime.session import one_line
+
+Array = NDArray[Any]
+
+
+class Source:
+    """Runs the encoder's graph, and binds what it gives to the decoder's. Keys and values are [B, H, R, D] each."""
+
+    def __init__(self, session: ort.InferenceSession, cross: Cross, *, device: str = "cpu") -> None:
+        self._session, self._names, self._device = session, cross, device
+        self._mask = np.zeros((0, 0), np.int64)
+        self._values: list[ort.OrtValue] = []
+        self._texts = np.zeros(0, np.int64)  # which text each row reads
+
+    def read(self, texts: Sequence[Sequence[int]]) -> None:
+        """Take the ids of these texts, a row each."""
+        longest = max(map(len, texts))
+        ids, mask = np.zeros((len(texts), longest), np.int64), np.zeros((len(texts), longest), np.int64)
+        for row, text in enumerate(texts):
+            ids[row, : len(text)], mask[row, : len(text)] = text, 1
+        binding = self._session.io_binding()
+        for name, array in zip(self._names.inputs, (ids, mask), strict=True):
+            binding.bind_cpu_input(name, array)
+        for name in self._names.outputs:
+            binding.bind_output(name, self._device)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime's error classes have no common base
+            raise BadInput(f"ONNX Runtime fails on this source: {one_line(error)}") from error
+        self._values, self._mask, self._texts = list(binding.get_outputs()), mask, np.arange(len(texts))
+
+    def bind(self, binding: ort.IOBinding) -> None:
+        """What the decoder's graph takes of it."""
+        binding.bind_cpu_input(self._names.mask, self._mask)
+        for name, value in zip(self._names.past, self._values, strict=True):
+            binding.bind_ortvalue_input(name, value)
+
+    def select(self, rows: Array) -> None:
+        """Row i becomes what row ``rows[i]`` was. Beams that change places within a text copy nothing."""
+        texts = self._texts[rows]
+        if not np.array_equal(texts, self._texts):
+            self._mask = self._mask[rows]
+            self._values = [ort.OrtValue.ortvalue_from_numpy(v.numpy()[rows], self._device) for v in self._values]
+        self._texts = texts
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the keys and values."""
+        return sum(value.tensor_size_in_bytes() for value in self._values)
