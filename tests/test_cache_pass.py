@@ -7,7 +7,7 @@ import functools
 import onnx_ir as ir
 import pytest
 
-from onnxsmith.compiler import pipeline
+from onnxsmith.compiler import pipeline, sites
 from onnxsmith.compiler.cached import check_cached
 from onnxsmith.compiler.exporters import to_onnx
 from onnxsmith.compiler.target import target
@@ -79,6 +79,14 @@ def test_standard_operators_alone(kind: str) -> None:
 def test_torchscript_exports(kind: str) -> None:
     model = plain(kind, "torchscript")
     assert check(model, compiled(model)).layout == "in-place"
+
+
+@pytest.mark.parametrize("kind", ["alibi", "llama"])
+def test_attention_with_a_cache_is_told_as_fused(kind: str) -> None:
+    anchors = sites.find(canonicalize(plain(kind).clone()))
+    outcome = compiled(plain(kind))
+    found = [s for s in sites.settle(anchors, outcome.model, outcome.remarks) if s.kind == "attention"]
+    assert found and {s.status for s in found} == {"fused"}
 
 
 def test_rotation_moves_into_the_kernel() -> None:

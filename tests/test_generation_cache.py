@@ -133,7 +133,7 @@ def test_guessing_changes_no_token(in_place: LoadedModel, which: str, monkeypatc
 
 def test_guessing_needs_all_logits(tmp_path: Path) -> None:
     model = onnxsmith.load(write_in_place(tmp_path / "a", last_only=True))
-    with pytest.raises(BadUsage, match="needs all logits"):
+    with pytest.raises(BadUsage, match="needs the logits of all tokens"):
         model.generate([7, 8], prompt_lookup_num_tokens=3)
 
 

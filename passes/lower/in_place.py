@@ -21,12 +21,14 @@ from onnxsmith.passes.cache.text import Refused
 from onnxsmith.passes.canonicalize import follow, prune, shorten, sweep
 from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.names import Names
+from onnxsmith.passes.engine.provenance import stamp
 from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.values import attribute, dims
 from onnxsmith.passes.lower.kernels import MICROSOFT, Kernels
 from onnxsmith.passes.lower.rotary import Tables, Turnings, constants
 from onnxsmith.passes.lower.window import window_of
 
+NAME = "in-place-cache"
 _HEAD_MULTIPLE = 8  # of the head sizes that the kernel takes
 _SPLIT = [0, 2, 1, 3]
 
@@ -40,7 +42,7 @@ def in_place(model: ir.Model, kernels: Kernels) -> list[Remark]:
     try:
         sites = _sites(model, cache, kernels)
     except Refused as refused:
-        return [Remark("missed", "in-place-cache", "", reason=f"keys and values are copied: {refused}")]
+        return [Remark("missed", NAME, "", reason=f"keys and values are copied: {refused}")]
     op, names = Builder(), Names(model)
     ends, total = _ends(op, graph, cache)
     tables = {t: constants(op, t) for t in dict.fromkeys(site.rotary for site in sites) if t is not None}
@@ -55,7 +57,7 @@ def in_place(model: ir.Model, kernels: Kernels) -> list[Remark]:
     changed(model, layout="in-place", window=windows.pop() if len(windows) == 1 else None)
     _settle(model)
     rotated = " rotated inside" if tables else ""
-    return [Remark("analysis", "in-place-cache", "", reason=f"{len(sites)} layers append to their buffers{rotated}")]
+    return [Remark("analysis", NAME, "", reason=f"{len(sites)} layers append to their buffers{rotated}")]
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def _ends(op: Builder, graph: ir.Graph, cache: Cache) -> tuple[ir.Value, ir.Valu
 
 def _built(op: Builder, site: _Site, lengths: list[ir.Value]) -> list[ir.Value]:
     """The operator's mixed values, in the shape of the attention's, and present keys and values."""
-    node, output, keys = site.node, site.node.outputs[0], site.node.inputs[4]
+    node, output, keys, before = site.node, site.node.outputs[0], site.node.inputs[4], len(op.nodes)
     parts = [_packed(op, v) for v in (site.query, site.keys, node.inputs[2]) if v is not None]
     told: dict[str, Any] = {
         "num_heads": site.heads,
@@ -124,7 +126,9 @@ def _built(op: Builder, site: _Site, lengths: list[ir.Value]) -> list[ir.Value]:
     mixed.type, mixed.shape = output.type, ir.Shape(dims(parts[0]) or [])
     for own, v in zip(node.outputs[1:], present, strict=True):
         v.type, v.shape = own.type, own.shape
-    return [mixed if len(dims(output) or []) == 3 else _split(op, mixed, site.heads, output), *present]
+    shaped = mixed if len(dims(output) or []) == 3 else _split(op, mixed, site.heads, output)
+    stamp(op.nodes[before:], NAME, [node])
+    return [shaped, *present]
 
 
 def _replace(graph: ir.Graph, node: ir.Node, outputs: list[ir.Value]) -> None:
