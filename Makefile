@@ -10,10 +10,10 @@ ROOMS := cli compiler models passes runtime
 CODE := onnxsmith $(ROOMS) tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full bench coverage fuzz lint typing clean
+.PHONY: help setup demo test test-full bench bench-unpad bench-gpu coverage fuzz lint typing clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12    the interpreter to use (now: $(PYTHON))"
 	@echo "  JOBS=4               processes that run tests (now: $(JOBS)); each takes 2 GB"
@@ -46,6 +46,12 @@ test-full: $(READY) ## Run the tests, the slow ones too
 
 bench: $(READY) build/bench-peers/.ready ## Measure beside other engines (an hour; BENCH="--models minilm" measures less)
 	$(BIN)/python -W ignore -m benchmarks.bench.run $(BENCH)
+
+bench-unpad: $(READY) ## Measure a ragged batch with and without its padding (minutes)
+	$(BIN)/python -W ignore benchmarks/bench_unpad.py
+
+bench-gpu: $(READY) ## Measure on a GPU beside PyTorch
+	$(BIN)/python -W ignore benchmarks/gpu.py
 
 # The engines that ours are measured beside. What is pinned here is not in constraints.txt.
 build/bench-peers/.ready: benchmarks/bench/peers.txt

@@ -101,7 +101,7 @@ def _machine(run: Run) -> Iterator[str]:
     where = run["machine"]
     yield "![Time of onnxsmith over each engine's, per model](benchmarks.svg)\n"
     yield (
-        f"Machine: {where['processor']} (family {where['family']}), {where['cores']} cores, "
+        f"Machine: {where['processor']}, {where['cores']} cores, "
         f"{where['threads']} threads, {', '.join(where['instruction_sets'])}; "
         f"reads {where['read_gb_s']} GB/s; {where['system']}."
     )

@@ -38,6 +38,7 @@ from benchmarks.bench.process import Broken, Worker
 from benchmarks.bench.subjects import DEFAULT, SUBJECTS
 from onnxsmith.cli import console
 from onnxsmith.cli.demo import find_checkpoint
+from onnxsmith.compiler.machine import this_machine
 
 SHAPES = tuple((batch, length) for batch in (1, 8) for length in (8, 32, 128, 384))
 AGAIN = " again"  # a second worker of the reference: what the machine's noise alone does
@@ -66,7 +67,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--engines", nargs="+", choices=[e.name for e in known], default=[e.name for e in known])
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), help="fp32, low precision")
     parser.add_argument("--pairs", type=int, default=20, help="rounds, each of which times every engine once")
-    parser.add_argument("--threads", type=int, default=machine.physical_cores())
+    parser.add_argument("--threads", type=int, default=this_machine().threads)
     parser.add_argument("--dry", action="store_true", help="write nothing outside build/bench")
     options = parser.parse_args()
     options.engines = [e for e in known if e.name in options.engines]
