@@ -13,7 +13,7 @@ CODE := onnxsmith $(ROOMS) tests benchmarks
 .PHONY: help setup demo test test-full bench bench-unpad bench-gpu coverage fuzz lint typing clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12    the interpreter to use (now: $(PYTHON))"
 	@echo "  JOBS=4               processes that run tests (now: $(JOBS)); each takes 2 GB"
