@@ -16,6 +16,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 GROUPS = {"fp32": "fp32", "low": "low precision"}
+TICKS = (0.1, 0.2, 0.5, 1, 2)  # of every panel, so that they can be compared
 
 
 def main(results: Path, plot: Path) -> None:
@@ -40,6 +41,8 @@ def _draw(panel: Any, cells: list[dict[str, Any]]) -> None:
     """One row an engine, one dot a shape, its interval as a bar; the line is at 1."""
     panel.axvline(1, color="black", linewidth=0.8)
     panel.set_xscale("log")
+    panel.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
+    panel.minorticks_off()
     for cell in cells:
         for name, found in cell["engines"].items():
             if "ratio" in found and name != cell["reference"]:
