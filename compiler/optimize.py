@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -93,16 +94,9 @@ def optimize(
         raise BadUsage(f"no verification {verify!r}; choose one of final, each, off")
     where = find_target(target, precision)
     artifact = open_artifact(source)
-    if output is not None:
-        check_writable(Path(output), absent=artifact.is_structure)
-    if artifact.is_structure and precision in QUANTIZED:
-        raise BadInput(
-            f"{source} is a structure, its weights are absent; {precision} needs them: export it with its weights"
-        )
+    _check_files(artifact, source, output, precision)
     if precision == "fp32" and (calibrate is not None or budget is not None):
         raise BadUsage("calibrate and budget are for lossy precisions, and fp32 is none; choose one, such as int8")
-    if output is not None and Path(output).resolve() in (artifact.model.resolve(), artifact.model.resolve().parent):
-        raise BadInput(f"{output} is the model to optimize, which is never changed; give another output")
     if all_logits and not cache:
         raise BadUsage("all_logits is for a model with a cache, any other gives all it gave; add cache")
     if cache and unpad:
@@ -116,6 +110,18 @@ def optimize(
         with job.timed("write"):
             job.write(Path(output), model, report)
     return report
+
+
+def _check_files(artifact: Artifact, source: str | Path, output: str | Path | None, precision: str) -> None:
+    """Before any work is done: the output can be written and is not the source, which has the weights it needs."""
+    if output is not None:
+        check_writable(Path(output), absent=artifact.is_structure)
+    if artifact.is_structure and precision in QUANTIZED:
+        raise BadInput(
+            f"{source} is a structure, its weights are absent; {precision} needs them: export it with its weights"
+        )
+    if output is not None and Path(output).resolve() in (artifact.model.resolve(), artifact.model.resolve().parent):
+        raise BadInput(f"{output} is the model to optimize, which is never changed; give another output")
 
 
 @dataclass
@@ -168,17 +174,9 @@ class _Job:
             original = self.load()
         self.digests = self.digests or _digests({self.source.model, *_weights_files(original)})
         nodes, size = original.graph.num_nodes(), _bytes(original)
-        steps = pipeline.passes(
-            self.target,
-            self.precision,
-            self._bounds(),
-            keep_io=not self.half_io,
-            samples=self.samples.calibrating,
-            without_padding=self.unpad,
-            cache=self.cache,
-        )
+        steps = self._steps()
         observer = self._observer() if verify == "each" and not self.source.is_structure else None
-        search = Search(self.budget, self.samples.judging or self._cases()) if self.budget.limits else None
+        search = Search(self.budget, self.samples.judging or self._cases) if self.budget.limits else None
         with self.timed("compile"):
             model = canonicalize(original)
             anchors = sites.find(model)
@@ -205,10 +203,23 @@ class _Job:
         )
         return report, outcome.model
 
+    def _steps(self) -> list[pipeline.Pass]:
+        return pipeline.passes(
+            self.target,
+            self.precision,
+            self._bounds(),
+            keep_io=not self.half_io,
+            samples=self.samples.calibrating,
+            without_padding=self.unpad,
+            cache=self.cache,
+        )
+
     def _bounds(self) -> dict[str, int]:
         return dict(self.source.manifest.get("bounds", {}))
 
+    @cached_property
     def _cases(self) -> list[Case]:
+        """Found once: it opens the original and runs it on every input."""
         from onnxsmith.compiler.verify import runnable
 
         return runnable(self.load(), self._bounds())
@@ -216,15 +227,15 @@ class _Job:
     def _observer(self) -> Any:
         from onnxsmith.compiler.verify import EachPass
 
-        return EachPass(self._cases())
+        return EachPass(self._cases)
 
     def _closeness(self, outcome: pipeline.Outcome) -> list[Closeness]:
         """What lossy passes cost, on the samples that calibrated nothing."""
-        if self.source.is_structure or outcome.exact is None:
-            return []
-        cases = self.samples.judging or self._cases()
         from onnxsmith.compiler.cached import closeness_cached
 
+        if self.source.is_structure or outcome.exact is None:
+            return []
+        cases = self.samples.judging or self._cases
         check = closeness_cached if recorded(outcome.model) else check_closeness
         return check(self.load(), outcome.model, cases, self.target.session)
 
@@ -235,7 +246,7 @@ class _Job:
 
         if self.source.is_structure:
             return self._unverified("weights are absent")
-        original, cases, config = self.load(), self._cases(), self.target.session
+        original, cases, config = self.load(), self._cases, self.target.session
         try:
             check = check_cached if recorded(outcome.model) else check_whole
             exact = check(original, outcome.exact or outcome.model, cases, config)
@@ -254,7 +265,6 @@ class _Job:
         write_artifact(output, model, self._manifest(report, model), self.source.sidecars())
 
     def _manifest(self, report: OptimizeReport, model: ir.Model) -> dict[str, Any]:
-        steps = pipeline.passes(self.target, self.precision, without_padding=self.unpad, cache=self.cache)
         return {
             "format": 1,
             **self.source.manifest,
@@ -267,7 +277,7 @@ class _Job:
             "target": self.target.name,
             "precision": self.precision,
             "session": {"config": self.target.session, "providers": _PROVIDERS[self.target.name]},
-            "passes": [step.name for step in steps],
+            "passes": [step.name for step in self._steps()],
             **_cached(model),
             **({"padded_positions": CONTRACT} if UNPADDED in model.metadata_props else {}),
             **({"tuned": told} if self.choices and (told := self.choices.to_json()) else {}),
