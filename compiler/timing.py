@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from onnxsmith.runtime.measure import Clock, Ratio, Run, interleaved
+from onnxsmith.runtime.measure import Clock, Ratio, Run, elapsed, interleaved
 
 Measure = Callable[[Run, Run, float], Ratio]
 _LEAST_SECONDS = 1e-3  # of one timed run: a shorter one repeats, or the clock and the call would be most of it
@@ -18,7 +18,7 @@ def timed(run_a: Run, run_b: Run, seconds: float, clock: Clock = time.perf_count
     """Time of B over time of A, interleaved A B B A, in about that many seconds; never less than eight pairs."""
     run_a()
     run_b()
-    once = _seconds(run_a, clock) + _seconds(run_b, clock)
+    once = elapsed(run_a, clock) + elapsed(run_b, clock)
     repeats = max(1, math.ceil(2 * _LEAST_SECONDS / once))
     pairs = min(max(int(seconds / (once * repeats)), _PAIRS[0]), _PAIRS[1])
     found = interleaved(_repeated(run_a, repeats), _repeated(run_b, repeats), pairs, warmup=1, clock=clock)
@@ -31,9 +31,3 @@ def _repeated(run: Run, repeats: int) -> Run:
             run()
 
     return call
-
-
-def _seconds(run: Run, clock: Clock) -> float:
-    start = clock()
-    run()
-    return clock() - start

@@ -10,7 +10,6 @@ on the whole model, one after the other.
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +35,7 @@ from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.lower.kernels import Interval, Kernels, Measured, Site
 from onnxsmith.passes.quantize import int8
 from onnxsmith.runtime.artifact import open_artifact
-from onnxsmith.runtime.measure import Run
+from onnxsmith.runtime.measure import Run, elapsed
 from onnxsmith.runtime.session import one_line
 
 Progress = Callable[[int, int, str], None]
@@ -154,7 +153,7 @@ class _Job:
         return findings
 
     def _compare(self, alternative: Alternative, kernels: Kernels, seconds: float) -> list[Timing]:
-        """None where ONNX Runtime refuses one of the two, or a size is not known."""
+        """Nothing where ONNX Runtime refuses one of the two; no size that is not known."""
         models = alternative.models(self.rules, kernels)
         own = [{name: size for name, size in s.items() if name in alternative.shapes.names} for s in self.sizes]
         distinct = [sizes for i, sizes in enumerate(own) if sizes not in own[:i]]
@@ -193,9 +192,7 @@ class _Job:
         except Exception as error:  # ONNX Runtime's error classes have no common base
             at = ", ".join(f"{name}={size}" for name, size in sizes.items())
             raise BadInput(f"the model does not run at {at}: {one_line(error)}; give other --shapes") from error
-        start = time.perf_counter()
-        run()
-        return time.perf_counter() - start
+        return elapsed(run)
 
     def _feeds(self, sizes: Sizes) -> alternatives.Feeds:
         feeds = alternatives.feeds(self.model, sizes)

@@ -60,7 +60,7 @@ def interleaved(
         run_a()
         run_b()
     order = (run_a, run_b, run_b, run_a)
-    blocks = np.array([[_seconds(run, clock) for run in order] for _ in range((pairs + 1) // 2)])
+    blocks = np.array([[elapsed(run, clock) for run in order] for _ in range((pairs + 1) // 2)])
     first_a, first_b, second_b, second_a = blocks.T
     a, b = np.concatenate((first_a, second_a)), np.concatenate((first_b, second_b))
     forward = np.arange(len(blocks)) % 2 == 0  # alternating, so that a steady drift is no difference
@@ -79,7 +79,8 @@ def median_interval(samples: Sequence[float] | NDArray[np.float64], seed: int = 
     return float(low), float(high)
 
 
-def _seconds(run: Run, clock: Clock) -> float:
+def elapsed(run: Run, clock: Clock = time.perf_counter) -> float:
+    """Seconds that one run takes."""
     start = clock()
     run()
     return clock() - start

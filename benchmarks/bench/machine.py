@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -15,6 +13,7 @@ import numpy as np
 
 from benchmarks.bench.engines import PEERS
 from onnxsmith.compiler.machine import this_machine
+from onnxsmith.runtime.measure import elapsed
 
 _PEERS = ("onnxruntime", "onnxscript", "torch", "transformers", "openvino", "nncf", "ctranslate2")
 _OURS = ("onnx", "onnx-ir", "onnxscript", "numpy")
@@ -40,11 +39,5 @@ def read_gigabytes(threads: int) -> float:
 
     parts = np.ones((threads, 1 << 25), np.float64)
     with ThreadPoolExecutor(threads) as pool:
-        best = min(_seconds(lambda: list(pool.map(np.max, parts))) for _ in range(5))
+        best = min(elapsed(lambda: list(pool.map(np.max, parts))) for _ in range(5))
     return round(parts.nbytes / best / 1e9, 1)
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
