@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxsmith.compiler.bodies import inside, reads
+from onnxsmith.passes.engine.build import detach
 from onnxsmith.passes.engine.provenance import rule_of
 
 
@@ -58,8 +59,13 @@ def _region(nodes: list[ir.Node], new: frozenset[ir.Node]) -> Region:
     within = {*nodes, *(inner for n in nodes for inner in inside(n))}
     taken = [v for n in nodes for v in reads(n) if v.producer() not in within]
     gives = [v for n in nodes for v in n.outputs if _leaves(v, within)]
-    inputs = [str(v.name) for v in taken if not (v.is_initializer() and not v.is_graph_input())]
+    inputs = [str(v.name) for v in taken if not is_weight(v)]
     return Region(tuple(nodes), tuple(dict.fromkeys(inputs)), tuple(str(v.name) for v in gives), new)
+
+
+def is_weight(v: ir.Value) -> bool:
+    """Whether the value is an initializer that no caller can replace."""
+    return v.is_initializer() and not v.is_graph_input()
 
 
 def _leaves(v: ir.Value, within: set[ir.Node]) -> bool:
@@ -83,21 +89,14 @@ def cut(model: ir.Model, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> i
             v = _as_input(v)
         if v not in graph.inputs:
             graph.inputs.append(v)
-    _drop(graph, [n for n in graph if n not in needed])
+    unneeded = [n for n in graph if n not in needed]
+    detach(inner for n in unneeded for inner in (*inside(n), n))  # so that weights of theirs have no use left
+    graph.remove(unneeded, safe=False)
     for name in [name for name, v in graph.initializers.items() if not v.uses()]:
         del graph.initializers[name]
     for v in [v for v in graph.inputs if v.name not in inputs and not v.uses()]:
         graph.inputs.remove(v)
     return clone
-
-
-def _drop(graph: ir.Graph, nodes: list[ir.Node]) -> None:
-    """Remove nodes and all that they use, so that weights of theirs have no use left."""
-    for node in nodes:
-        for inner in (*inside(node), node):
-            for i in range(len(inner.inputs)):
-                inner.replace_input_with(i, None)
-    graph.remove(nodes, safe=False)
 
 
 def _needed(given: list[ir.Value], stop: set[ir.Value]) -> set[ir.Node]:

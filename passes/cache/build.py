@@ -11,13 +11,12 @@ from onnxsmith.passes.cache.cones import ALL, NEW, Copies
 from onnxsmith.passes.cache.last import last_token, narrowest
 from onnxsmith.passes.cache.plan import Edge, Plan
 from onnxsmith.passes.cache.positions import Positions
-from onnxsmith.passes.cache.probe import detach
 from onnxsmith.passes.cache.record import COLUMNS, PLACES, Cache, record
 from onnxsmith.passes.cache.rows import Rows
 from onnxsmith.passes.cache.sites import Site
 from onnxsmith.passes.cache.text import Refused
 from onnxsmith.passes.canonicalize import follow, prune, sweep
-from onnxsmith.passes.engine.build import Builder
+from onnxsmith.passes.engine.build import Builder, detach
 from onnxsmith.passes.engine.names import Names
 from onnxsmith.passes.engine.values import dims
 

@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from onnxsmith.passes.cache.cones import ALL, Cones, Copies
 from onnxsmith.passes.cache.text import Refused
-from onnxsmith.passes.engine.build import Builder
+from onnxsmith.passes.engine.build import Builder, detach
 from onnxsmith.passes.engine.values import constant, readable
 
 Array = NDArray[Any]
@@ -52,7 +52,7 @@ def evaluator(
     nodes: Sequence[ir.Node], inputs: Sequence[ir.Value], output: ir.Value, opsets: Mapping[str, int]
 ) -> ReferenceEvaluator:
     """The nodes, in order, as a function of the inputs; what else they read is constant, or computed from that."""
-    nodes = _with_sources(nodes, inputs)
+    nodes = with_sources(nodes, inputs)
     constants = {v for node in nodes for v in node.inputs if v is not None and constant(v) is not None}
     proto = onnx.helper.make_graph(
         [ir.to_proto(node) for node in nodes],
@@ -65,7 +65,7 @@ def evaluator(
     return ReferenceEvaluator(onnx.helper.make_model(proto, opset_imports=imports))
 
 
-def _with_sources(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value]) -> list[ir.Node]:
+def with_sources(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value]) -> list[ir.Node]:
     """The nodes behind all that they read, down to the inputs, in order."""
     found: dict[ir.Node, None] = {}
     stack = [(node, False) for node in reversed(nodes)]
@@ -77,13 +77,6 @@ def _with_sources(nodes: Sequence[ir.Node], inputs: Sequence[ir.Value]) -> list[
             sources = [v.producer() for v in node.inputs if v is not None and v not in inputs]
             stack += [(node, True), *((source, False) for source in sources if source is not None)]
     return list(found)
-
-
-def detach(nodes: Sequence[ir.Node]) -> None:
-    """Let nodes that enter no graph read nothing: values count them among their users otherwise."""
-    for node in nodes:
-        for i in range(len(node.inputs)):
-            node.replace_input_with(i, None)
 
 
 def opsets_of(v: ir.Value) -> Mapping[str, int]:

@@ -36,23 +36,27 @@ def derived(
     source: ir.TensorProtocol, compute: Callable[[Array], Array], shape: ir.Shape, dtype: ir.DataType | None = None
 ) -> ir.TensorProtocol:
     """What ``compute`` makes of a weight, of this shape and (else its own) type: made when read, absent when it is."""
-    made = dtype or source.dtype
-    if isinstance(source, AbsentTensor):
+    return combined([source], compute, shape, dtype)
+
+
+def combined(
+    sources: Sequence[ir.TensorProtocol],
+    compute: Callable[..., Array],
+    shape: ir.Shape,
+    dtype: ir.DataType | None = None,
+) -> ir.TensorProtocol:
+    """What ``compute`` makes of several weights, as :func:`derived`; the first one's type is its own."""
+    made = dtype or sources[0].dtype
+    if any(isinstance(source, AbsentTensor) for source in sources):
         return AbsentTensor(made, shape)
-    return ir.LazyTensor(lambda: ir.tensor(compute(source.numpy())), dtype=made, shape=shape)
+    return ir.LazyTensor(lambda: ir.tensor(compute(*(source.numpy() for source in sources))), dtype=made, shape=shape)
 
 
 def joined(sources: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
-    """Weights of one type behind each other along their last axis: read when it is read, absent when one of them is."""
+    """Weights of one type behind each other along their last axis."""
     shapes = [source.shape.numpy() for source in sources]
     shape = ir.Shape((*shapes[0][:-1], sum(s[-1] for s in shapes)))
-    if any(isinstance(source, AbsentTensor) for source in sources):
-        return AbsentTensor(sources[0].dtype, shape)
-    return ir.LazyTensor(
-        lambda: ir.tensor(np.concatenate([source.numpy() for source in sources], axis=-1)),
-        dtype=sources[0].dtype,
-        shape=shape,
-    )
+    return combined(sources, lambda *arrays: np.concatenate(arrays, axis=-1), shape)
 
 
 @contextmanager

@@ -54,3 +54,10 @@ class Builder:
         )
         self.constants.append(value)
         return value
+
+
+def detach(nodes: Iterable[ir.Node]) -> None:
+    """Let nodes that are in no graph, or will be in none, read nothing: values count them among their users else."""
+    for node in nodes:
+        for i in range(len(node.inputs)):
+            node.replace_input_with(i, None)

@@ -21,8 +21,6 @@ from onnxsmith.passes.engine.values import dims
 from onnxsmith.passes.lower import heads
 from onnxsmith.passes.lower.kernels import MICROSOFT, Kernels
 
-_HEAD_MULTIPLE = 8  # of the head sizes that the kernel takes
-
 
 def _pattern(masked: bool) -> Any:
     def pattern(op: Any, q: Any, k: Any, v: Any, mask: Any) -> Any:
@@ -48,9 +46,9 @@ def _head_sizes(m: Match) -> Mismatch | None:
     """Values as wide as keys, in heads of a size that the kernel takes."""
     q, k, v = (dims(m[name]) or [None] for name in ("q", "k", "v"))
     size = q[-1] // m.attribute("q_num_heads") if isinstance(q[-1], int) else 1
-    if k[-1] == v[-1] and size % _HEAD_MULTIPLE == 0:
+    if k[-1] == v[-1] and size % heads.HEAD_MULTIPLE == 0:
         return None
-    return Mismatch("shape", f"heads of one size that is a multiple of {_HEAD_MULTIPLE}", m["q"], m["q"])
+    return Mismatch("shape", f"heads of one size that is a multiple of {heads.HEAD_MULTIPLE}", m["q"], m["q"])
 
 
 def _grouped(op: Builder, m: Match) -> ir.Value:

@@ -21,6 +21,7 @@ from onnxsmith.passes.engine.values import dims
 from onnxsmith.passes.lift.masks import MASK, MaskMeaning, meaning_of
 from onnxsmith.passes.lower.kernels import MICROSOFT
 
+HEAD_MULTIPLE = 8  # of the head sizes that GroupQueryAttention takes
 _TOLD = ("scale", "is_causal", "softcap", "q_num_heads", "kv_num_heads")
 
 

@@ -24,12 +24,12 @@ from onnxsmith.passes.engine.names import Names
 from onnxsmith.passes.engine.provenance import stamp
 from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.values import attribute, dims
+from onnxsmith.passes.lower.heads import HEAD_MULTIPLE
 from onnxsmith.passes.lower.kernels import MICROSOFT, Kernels
 from onnxsmith.passes.lower.rotary import Tables, Turnings, constants
 from onnxsmith.passes.lower.window import window_of
 
 NAME = "in-place-cache"
-_HEAD_MULTIPLE = 8  # of the head sizes that the kernel takes
 _SPLIT = [0, 2, 1, 3]
 
 
@@ -76,8 +76,8 @@ def _sites(model: ir.Model, cache: Cache, kernels: Kernels) -> list[_Site]:
     nodes = [n for n in model.graph if n.op_type == "Attention" and not n.domain]
     if counts_columns(model):
         raise Refused("tokens are told apart by their column, and in place padding has none")
-    if cache.head_size % _HEAD_MULTIPLE:
-        raise Refused(f"heads of {cache.head_size} features, and the kernel takes multiples of {_HEAD_MULTIPLE}")
+    if cache.head_size % HEAD_MULTIPLE:
+        raise Refused(f"heads of {cache.head_size} features, and the kernel takes multiples of {HEAD_MULTIPLE}")
     if not kernels.has(MICROSOFT, "GroupQueryAttention", nodes[0].outputs[0].dtype):
         raise Refused(f"{kernels.target} has no kernel of GroupQueryAttention for this type")
     masks = {node.inputs[3] for node in nodes}

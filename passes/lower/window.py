@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 
-from onnxsmith.passes.cache.probe import allowed, evaluator, padded
+from onnxsmith.passes.cache.probe import allowed, evaluator, padded, with_sources
 from onnxsmith.passes.cache.record import Cache
 from onnxsmith.passes.cache.text import Refused
 from onnxsmith.passes.engine.values import constant
@@ -31,8 +31,9 @@ def window_of(mask: ir.Value | None, graph: ir.Graph, cache: Cache) -> int | Non
     if mask is None:
         return None
     inputs = {v.name: v for v in graph.inputs if v.name in (cache.ids, cache.mask)}
-    nodes = cone_of(mask, graph)
-    run = evaluator(nodes, list(inputs.values()), mask, graph.opset_imports)
+    given, last = list(inputs.values()), mask.producer()
+    nodes = with_sources([last] if last is not None else [], given)
+    run = evaluator(nodes, given, mask, graph.opset_imports)
     kinds = {str(name): v.dtype.numpy() for name, v in inputs.items() if v.dtype is not None}
     sizes = sorted({2 * _LENGTH, *(n + 2 for n in _numbers(nodes))})
     windows = {_window(_rows(run, cache, kinds, np.ones((1, size), np.int64), 2)) for size in sizes}
@@ -42,18 +43,6 @@ def window_of(mask: ir.Value | None, graph: ir.Graph, cache: Cache) -> int | Non
     marks = padded(_LENGTH)["right"]
     _check(_rows(run, cache, kinds, marks, _LENGTH), marks, found)
     return found
-
-
-def cone_of(v: ir.Value, graph: ir.Graph) -> list[ir.Node]:
-    """What a value is computed by, in the order of the graph."""
-    found: set[ir.Node] = set()
-    stack = [v]
-    while stack:
-        node = stack.pop().producer()
-        if node is not None and node not in found:
-            found.add(node)
-            stack += [i for i in node.inputs if i is not None]
-    return [node for node in graph if node in found]
 
 
 def _numbers(nodes: list[ir.Node]) -> set[int]:

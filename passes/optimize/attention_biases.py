@@ -10,13 +10,12 @@ softmax attention, Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxsmith.passes.engine.absent import AbsentTensor
+from onnxsmith.passes.engine.absent import combined
 from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
@@ -26,6 +25,8 @@ from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.engine.values import constant, dims
 from onnxsmith.passes.lift.masks import MASK
 from onnxsmith.passes.lower.heads import attention
+
+Array = np.ndarray[Any, Any]
 
 
 def _biased_keys(masked: bool) -> Any:
@@ -86,17 +87,13 @@ def _unbiased(op: Builder, m: Match) -> ir.Value:
 def _moved(m: Match) -> ir.TensorProtocol:
     """b W + c [N], with b repeated for the heads of queries that share one of values."""
     tensors = [t for name in ("bias", "weight", "shift") if (t := constant(m[name])) is not None]
-    dtype, shape = tensors[2].dtype, ir.Shape(tensors[2].shape.numpy())
-    if any(isinstance(tensor, AbsentTensor) for tensor in tensors):
-        return AbsentTensor(dtype, shape)
     queries, keys, *_ = _sizes(m)
-    return ir.LazyTensor(lambda: _sum(tensors, queries, keys), dtype=dtype, shape=shape)
 
+    def moved(bias: Array, weight: Array, shift: Array) -> Array:
+        heads = np.repeat(bias.reshape(keys, -1), queries // keys, axis=0).ravel()
+        return (heads.astype(np.float64) @ weight + shift).astype(shift.dtype)
 
-def _sum(tensors: Sequence[ir.TensorProtocol], queries: int, keys: int) -> ir.TensorProtocol:
-    bias, weight, shift = (tensor.numpy() for tensor in tensors)
-    heads = np.repeat(bias.reshape(keys, -1), queries // keys, axis=0).ravel()
-    return ir.tensor((heads.astype(np.float64) @ weight + shift).astype(shift.dtype))
+    return combined(tensors, moved, ir.Shape(tensors[2].shape.numpy()), tensors[2].dtype)
 
 
 _KEYS = (is_constant("bias"), shapes(k="_ _ D", bias="D"), same_dtype("k", "bias"), _uncapped)

@@ -9,13 +9,12 @@ Where the original looks up a row that the table lacks, so does a slice end earl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from onnxsmith.passes.engine.absent import AbsentTensor, derived
+from onnxsmith.passes.engine.absent import combined, derived
 from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.match import Match
 from onnxsmith.passes.engine.mismatch import Mismatch
@@ -110,15 +109,9 @@ def _first_rows(op: Builder, m: Match) -> ir.Value:
 
 def _one_slice(op: Builder, m: Match) -> ir.Value:
     tensors = [tensor for name in ("s", "t") if (tensor := constant(m[name])) is not None]
-    total = op.lazy_constant(_sum(tensors), f"{m['s'].name}_sum")
+    both = combined(tensors, np.add, ir.Shape(tensors[0].shape.numpy()))
+    total = op.lazy_constant(both, f"{m['s'].name}_sum")
     return op.Add(m["x"], op.Slice(total, *(m.get(name) for name in _AT)))
-
-
-def _sum(tensors: Sequence[ir.TensorProtocol]) -> ir.TensorProtocol:
-    dtype, shape = tensors[0].dtype, ir.Shape(tensors[0].shape.numpy())
-    if any(isinstance(tensor, AbsentTensor) for tensor in tensors):
-        return AbsentTensor(dtype, shape)
-    return ir.LazyTensor(lambda: ir.tensor(tensors[0].numpy() + tensors[1].numpy()), dtype=dtype, shape=shape)
 
 
 _IN_ORDER = (is_constant("table", "ids", "axes"), _ids_of_table)
