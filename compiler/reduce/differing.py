@@ -16,10 +16,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxsmith.compiler.bodies import reads
-from onnxsmith.compiler.reduce.parts import capture
-from onnxsmith.compiler.reduce.trial import Failure, Values, attempt, broken, different, wrong
+from onnxsmith.compiler.reduce.parts import capture, inputs_of
+from onnxsmith.compiler.reduce.trial import Values, attempt, broken, different, wrong
+from onnxsmith.compiler.reduce.write import Reduced
 from onnxsmith.compiler.reference import Reference
-from onnxsmith.compiler.region import cut, expose
+from onnxsmith.compiler.region import cut, expose, is_weight
 from onnxsmith.runtime.child import Setup
 from onnxsmith.runtime.parity import rms
 
@@ -27,18 +28,7 @@ _ALIKE = 1e-5  # relative RMS difference of two float32 values that are one
 _WITNESSES = 4  # other values that are asked whether shared nodes are right
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A part of the variant that differs from the same part of the original, on the feeds of both."""
-
-    variant: ir.Model
-    original: ir.Model
-    feeds: Values
-    truth: Values
-    failure: Failure
-
-
-def first_difference(variant: ir.Model, original: ir.Model, feeds: Values, setup: Setup) -> Difference | None:
+def first_difference(variant: ir.Model, original: ir.Model, feeds: Values, setup: Setup) -> Reduced | None:
     """The smallest such part around the first wrong value; None where parts that end in one are all right."""
     pair = _Pair(variant, original, capture(variant, feeds), capture(original, feeds), setup)
     common = [name for name in pair.order if name in pair.theirs]
@@ -75,20 +65,20 @@ class _Pair:
     def producers(self) -> dict[str, ir.Node]:
         return {str(v.name): node for node in self.variant.graph for v in node.outputs if v.name}
 
-    def difference(self, target: str) -> Difference | None:
+    def difference(self, target: str) -> Reduced | None:
         """The part of the variant between values that are right and ``target``, beside the original's."""
         _, border = self.part(target)
         fresh = cut(self.variant, tuple(border), (target,))
         own = tuple(dict.fromkeys(self.twins.get(n, n) for n in border if n not in self.trusted))
         same = cut(self.original, own, (target,))
-        given = {n: self.ours[n] if n in self.trusted else self.theirs[self.twins.get(n, n)] for n in _inputs(fresh)}
-        own_feeds = {n: self.theirs[n] for n in _inputs(same)}
+        given = {n: self.ours[n] if n in self.trusted else self.theirs[self.twins.get(n, n)] for n in inputs_of(fresh)}
+        own_feeds = {n: self.theirs[n] for n in inputs_of(same)}
         ran = attempt(fresh, given, self.setup)
         truth = Reference(same).run(own_feeds)
         if failure := broken(ran):
-            return Difference(fresh, same, given, truth, failure)
+            return Reduced(fresh, given, failure, same, truth)
         off = wrong(ran.outputs, attempt(same, own_feeds).outputs, truth)
-        return Difference(fresh, same, given, truth, different(*off)) if off else None
+        return Reduced(fresh, given, different(*off), same, truth) if off else None
 
     def part(self, target: str) -> tuple[set[ir.Node], list[str]]:
         """The nodes between right values and the target, and those values (or inputs of the graph)."""
@@ -98,14 +88,14 @@ class _Pair:
             v = stack.pop()
             node = v.producer()
             if v.name in self.twins or v.name in self.trusted or node is None:
-                if not (v.is_initializer() and not v.is_graph_input()):
+                if not is_weight(v):
                     border[str(v.name)] = None
             elif node not in seen:
                 seen.add(node)
                 stack += reads(node)
         return seen, list(border)
 
-    def without_shared(self, target: str, found: Difference) -> Difference:
+    def without_shared(self, target: str, found: Reduced) -> Reduced:
         """Leave out nodes that other values, right ones where they start from right values, need as well."""
         nodes, _ = self.part(target)
         others = [n for n in self.order if n in self.theirs and n != target and self.producers[n] not in nodes]
@@ -119,10 +109,6 @@ class _Pair:
                 self.trusted |= {str(v.name) for node in shared for v in node.outputs if v.name in self.ours}
                 return self.difference(target) or found
         return found
-
-
-def _inputs(model: ir.Model) -> list[str]:
-    return [str(v.name) for v in model.graph.inputs if not v.is_initializer()]
 
 
 def _alike(order: list[str], ours: Values, theirs: Values) -> Iterator[tuple[str, str]]:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from onnxsmith.compiler.artifact import check_writable
 from onnxsmith.compiler.inputs import cases
 from onnxsmith.compiler.load import load_model
-from onnxsmith.compiler.reduce.differing import Difference, first_difference
-from onnxsmith.compiler.reduce.parts import capture, first_outputs, part, typed
+from onnxsmith.compiler.reduce.differing import first_difference
+from onnxsmith.compiler.reduce.parts import capture, first_outputs, inputs_of, part, typed
 from onnxsmith.compiler.reduce.smallest import smallest
-from onnxsmith.compiler.reduce.trial import Failure, Values, against_itself, attempt, broken, different, wrong
-from onnxsmith.compiler.reduce.write import write
+from onnxsmith.compiler.reduce.trial import Failure, Values, against_itself, attempt, broken, different, truth_of, wrong
+from onnxsmith.compiler.reduce.write import Reduced, write
 from onnxsmith.compiler.reference import Reference
 from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.passes.engine.provenance import module_of, origins, rule_of
@@ -56,16 +54,6 @@ class Reduction:
         return {**asdict(self), "nodes": len(self.suspects)}
 
 
-@dataclass(frozen=True)
-class _Found:
-    model: ir.Model
-    feeds: Values
-    failure: Failure
-    original: ir.Model | None = None
-    truth: Values | None = None
-    trials: int = 1
-
-
 def reduce(
     source: str | Path,
     output: str | Path,
@@ -100,24 +88,13 @@ def reduce(
     setup = Setup(True, recorded_config(artifact))
     variant, original = load_model(source), load_model(against) if against is not None else None
     case, feeds, failure = _first_failure(variant, original, _given(inputs, original or variant, artifact), setup)
-    found = _reduced(variant, original, feeds, failure, setup, trials)
-    write(
-        folder,
-        found.model,
-        found.feeds,
-        failure=str(found.failure),
-        setup=setup,
-        limit=found.failure.limit,
-        original=found.original,
-        truth=found.truth,
-    )
+    found, asked = _reduced(variant, original, feeds, failure, setup, trials)
+    write(folder, found, setup)
     suspects = tuple(_suspect(node) for node in found.model.graph)
-    return Reduction(found.failure, case, variant.graph.num_nodes(), suspects, found.trials, str(folder))
+    return Reduction(found.failure, case, variant.graph.num_nodes(), suspects, asked, str(folder))
 
 
-def _given(
-    inputs: Feeds | None, model: ir.Model, artifact: Artifact
-) -> Iterator[tuple[str, Mapping[str, NDArray[Any]]]]:
+def _given(inputs: Feeds | None, model: ir.Model, artifact: Artifact) -> Iterator[tuple[str, Values]]:
     if inputs is not None:
         yield "the inputs given", inputs
         return
@@ -156,22 +133,21 @@ def _failure(variant: ir.Model, original: ir.Model | None, feeds: Values, setup:
 
 def _reduced(
     variant: ir.Model, original: ir.Model | None, feeds: Values, failure: Failure, setup: Setup, trials: int
-) -> _Found:
+) -> tuple[Reduced, int]:
+    """The part that fails, and how many were tried."""
     if failure.kind == "different" and original is not None:
         found = first_difference(variant, original, feeds, setup)
         if found is not None:
-            return _of(found)
+            return found, 1
         own = against_itself(variant, feeds, setup)
         if own is None or own.kind != "different":  # the errors of many places add up
-            return _Found(variant, feeds, failure, original, Reference(original).run(feeds))
+            return Reduced(variant, feeds, failure, original, Reference(original).run(feeds)), 1
     return _without_nodes(variant, feeds, failure, setup, trials)
 
 
-def _of(found: Difference) -> _Found:
-    return _Found(found.variant, found.feeds, found.failure, found.original, found.truth)
-
-
-def _without_nodes(variant: ir.Model, feeds: Values, failure: Failure, setup: Setup, trials: int) -> _Found:
+def _without_nodes(
+    variant: ir.Model, feeds: Values, failure: Failure, setup: Setup, trials: int
+) -> tuple[Reduced, int]:
     """Leave out what is not needed for the same failure; inner values that this cuts off become inputs."""
     values = capture(variant, feeds)
     whole = typed(variant, values)
@@ -194,20 +170,13 @@ def _without_nodes(variant: ir.Model, feeds: Values, failure: Failure, setup: Se
     names, asked = smallest(first_outputs(whole), same, trials)
     model = part(whole, names)
     taken = _feeds_of(model, values) or {}
-    truth = _truth(model, taken) if failure.kind == "different" else None
-    return _Found(model, taken, again(names) or failure, truth=truth, trials=asked)
+    truth = truth_of(model, taken, attempt(model, taken).outputs) if failure.kind == "different" else {}
+    return Reduced(model, taken, again(names) or failure, truth=truth), asked
 
 
 def _feeds_of(model: ir.Model, values: Values) -> Values | None:
-    names = [str(v.name) for v in model.graph.inputs if not v.is_initializer()]
+    names = inputs_of(model)
     return {name: values[name] for name in names} if all(name in values for name in names) else None
-
-
-def _truth(model: ir.Model, feeds: Values) -> Values:
-    try:
-        return Reference(model).run(feeds)
-    except Exception:  # operators that only the runtime knows
-        return {name: np.asarray(v) for name, v in attempt(model, feeds).outputs.items()}
 
 
 def _suspect(node: ir.Node) -> Suspect:

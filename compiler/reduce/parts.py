@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from onnxsmith.compiler.bodies import reads
 from onnxsmith.compiler.reduce.trial import Values, attempt
 from onnxsmith.compiler.reference import Reference
-from onnxsmith.compiler.region import cut, expose
+from onnxsmith.compiler.region import cut, expose, is_weight
 from onnxsmith.passes.canonicalize import infer
 
 
 def part(model: ir.Model, names: Sequence[str]) -> ir.Model:
     """A model of the nodes that give the named values; it shares the weights."""
-    chosen = nodes_of(model, names)
+    wanted = set(names)
+    chosen = [node for node in model.graph if any(v.name in wanted for v in node.outputs)]
     made = {v for node in chosen for v in node.outputs}
-    taken = dict.fromkeys(v for node in chosen for v in reads(node) if v not in made and not _is_weight(v))
+    taken = dict.fromkeys(v for node in chosen for v in reads(node) if v not in made and not is_weight(v))
     read_inside = {v for node in chosen for v in reads(node)}
     given = [v for node in chosen for v in node.outputs if v.name and (v.is_graph_output() or v not in read_inside)]
     return cut(model, tuple(str(v.name) for v in taken), tuple(str(v.name) for v in given))
@@ -30,13 +31,9 @@ def first_outputs(model: ir.Model) -> list[str]:
     return [str(next(v.name for v in node.outputs if v.name)) for node in model.graph]
 
 
-def nodes_of(model: ir.Model, names: Sequence[str]) -> list[ir.Node]:
-    wanted = set(names)
-    return [node for node in model.graph if any(v.name in wanted for v in node.outputs)]
-
-
-def _is_weight(v: ir.Value) -> bool:
-    return v.is_initializer() and not v.is_graph_input()
+def inputs_of(model: ir.Model) -> list[str]:
+    """The inputs that a run must give."""
+    return [str(v.name) for v in model.graph.inputs if not v.is_initializer()]
 
 
 def capture(model: ir.Model, feeds: Values) -> dict[str, NDArray[Any]]:

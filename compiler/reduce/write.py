@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from onnxsmith.compiler.artifact import write_model
 from onnxsmith.compiler.atomic import replacing
+from onnxsmith.compiler.reduce.trial import Failure, Values
 from onnxsmith.runtime.child import INPUTS, MODEL, Setup
 
 EXPECTED, ORIGINAL, SCRIPT = "expected.npz", "original.onnx", "reproduce.py"
@@ -54,42 +56,40 @@ sys.exit(1 if failed else 0)
 '''
 
 
-def write(
-    folder: Path,
-    model: ir.Model,
-    feeds: Mapping[str, NDArray[Any]],
-    *,
-    failure: str,
-    setup: Setup,
-    limit: float,
-    original: ir.Model | None = None,
-    truth: Mapping[str, NDArray[Any]] | None = None,
-) -> None:
-    """Write the folder, whole or not at all; an older one of the same kind is replaced.
+@dataclass(frozen=True)
+class Reduced:
+    """A part that fails on the feeds, and where there is one, the ``original``'s same part; ``truth`` is in float64."""
 
-    ``limit`` is the relative RMS error beyond which the script says that an output is wrong.
-    """
+    model: ir.Model
+    feeds: Values
+    failure: Failure
+    original: ir.Model | None = None
+    truth: Values = field(default_factory=dict)
+
+
+def write(folder: Path, found: Reduced, setup: Setup) -> None:
+    """Write the folder, whole or not at all."""
     import onnxruntime
 
     text = _SCRIPT.format(
-        failure=failure.replace("\\", "/").replace('"', "'"),
+        failure=str(found.failure).replace("\\", "/").replace('"', "'"),
         version=onnxruntime.__version__,
         level="ORT_ENABLE_ALL" if setup.optimize else "ORT_DISABLE_ALL",
         config=dict(setup.config or {}),
         model=MODEL,
         inputs=INPUTS,
         expected=EXPECTED,
-        limit=limit,
+        limit=found.failure.limit,
     )
     with replacing(folder) as made:
         made.mkdir()
-        write_model(made / MODEL, model)
-        if original is not None:
-            write_model(made / ORIGINAL, original)
-        np.savez(made / INPUTS, *_ordered(model.graph.inputs, feeds))
-        np.savez(made / EXPECTED, *_ordered(model.graph.outputs, truth or {}))
+        write_model(made / MODEL, found.model)
+        if found.original is not None:
+            write_model(made / ORIGINAL, found.original)
+        np.savez(made / INPUTS, *_ordered(found.model.graph.inputs, found.feeds))
+        np.savez(made / EXPECTED, *_ordered(found.model.graph.outputs, found.truth))
         (made / SCRIPT).write_text(text, encoding="utf-8")
 
 
-def _ordered(values: Iterable[ir.Value], arrays: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+def _ordered(values: Iterable[ir.Value], arrays: Values) -> list[NDArray[Any]]:
     return [arrays[str(v.name)] for v in values if str(v.name) in arrays]
