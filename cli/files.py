@@ -21,15 +21,20 @@ def read_texts(path: Path) -> list[str]:
     Raises:
         BadInput: the file is missing, is not UTF-8 or holds no text.
     """
-    try:
-        texts = split_texts(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; expected a text file with one text a line") from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    texts = split_texts(read_utf8(path, "a text file with one text a line"))
     if not texts:
         raise BadInput(f"{path}: no text in it; expected one text a line")
     return texts
+
+
+def read_utf8(path: Path, expected: str) -> str:
+    """What a file of text holds. Raises BadInput when it is missing, and was ``expected``, or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; expected {expected}") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def read_samples(path: Path) -> dict[str, np.ndarray] | list[str]:

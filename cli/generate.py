@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from onnxsmith.cli import console
+from onnxsmith.cli import console, files
 from onnxsmith.errors import BadInput
 
 if TYPE_CHECKING:
@@ -121,15 +121,11 @@ def _in_batches(
 
 def read_lines(path: Path) -> list[str]:
     """The "prompt" or "text" of each line of JSON. Raises BadInput that names the first line that has none."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise BadInput(f'{path}: no such file; expected lines such as {{"prompt": "Once"}}') from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    expected = 'lines such as {"prompt": "Once"}'
+    lines = files.read_utf8(path, expected).splitlines()
     prompts = [_prompt(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
     if not prompts:
-        raise BadInput(f'{path}: no line in it; expected lines such as {{"prompt": "Once"}}')
+        raise BadInput(f"{path}: no line in it; expected {expected}")
     return prompts
 
 

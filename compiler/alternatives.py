@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxsmith.compiler.inputs import table_rows
+from onnxsmith.compiler.inputs import made_up, table_rows
 from onnxsmith.compiler.pipeline import Pass
 from onnxsmith.compiler.region import cut
 from onnxsmith.passes.engine.match import Match
@@ -92,7 +92,8 @@ def feeds(region: ir.Model, sizes: Mapping[str, int], seed: int = 0) -> Feeds | 
         shape = [_extent(dim, sizes) for dim in found] if found is not None else [None]
         if v.dtype is None or None in shape:
             return None
-        made[str(v.name)] = _random(v, v.dtype, [size for size in shape if size is not None], rng)
+        known = [size for size in shape if size is not None]
+        made[str(v.name)] = made_up(known, np.dtype(v.dtype.numpy()), table_rows(v), rng)
     return made
 
 
@@ -104,12 +105,3 @@ def _extent(dim: int | str | None, sizes: Mapping[str, int]) -> int | None:
     if not sizes.keys() >= {name for part in parts for name in part.names}:
         return None
     return sum(part.factor * math.prod(sizes[name] for name in part.names) for part in parts)
-
-
-def _random(v: ir.Value, dtype: ir.DataType, shape: Sequence[int], rng: np.random.Generator) -> np.ndarray[Any, Any]:
-    if dtype.is_floating_point():
-        return rng.standard_normal(shape).astype(dtype.numpy())
-    if dtype == ir.DataType.BOOL:
-        return np.ones(shape, bool)
-    rows = table_rows(v)  # of anything else, a mask or a length, 1 is what most models accept
-    return rng.integers(0, rows, shape).astype(dtype.numpy()) if rows else np.ones(shape, dtype.numpy())

@@ -7,7 +7,7 @@ those that only floating-point inputs have is the length of a cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -81,6 +81,15 @@ def table_rows(v: ir.Value) -> int | None:
                 seen.add(node)
                 stack.extend(node.outputs)
     return min(found, default=None)
+
+
+def made_up(shape: Sequence[int], dtype: np.dtype[Any], rows: int | None, rng: np.random.Generator) -> NDArray[Any]:
+    """Ids that a table of so many rows has, normal floats, and 1 in a flag, a length or a step: most models take it."""
+    if rows is not None:
+        return rng.integers(0, rows, shape).astype(dtype)
+    if dtype.kind == "f" or dtype.name == "bfloat16":
+        return rng.standard_normal(shape).astype(dtype)
+    return np.ones(shape, dtype)
 
 
 def _case(

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxsmith.compiler.inputs import table_rows
+from onnxsmith.compiler.inputs import made_up, table_rows
 from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.runtime.feeds import TensorInfo
 
@@ -76,11 +76,7 @@ def _array(
 ) -> NDArray[Any]:
     if is_mask:
         return _right_padded(*shape).astype(info.dtype)
-    if rows is not None:
-        return rng.integers(0, rows, shape).astype(info.dtype)
-    if info.dtype.startswith("float"):
-        return rng.standard_normal(shape).astype(info.dtype)
-    return np.ones(shape, info.dtype)  # a flag, a length, a step: 1 is the value that most models accept
+    return made_up(shape, np.dtype(info.dtype), rows, rng)
 
 
 def _right_padded(batch: int, length: int) -> NDArray[np.bool_]:
