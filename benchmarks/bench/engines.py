@@ -67,10 +67,18 @@ def reference(group: Group, chosen: list[Engine]) -> Engine:
 
 @cache
 def code() -> str:
-    """What a result depends on besides installed versions: our compiler and runtime, and this harness."""
-    folders = [*(ROOT / room for room in ROOMS), Path(__file__).parent]
-    texts = [path.read_text(encoding="utf-8") for folder in folders for path in sorted(folder.rglob("*.py"))]
-    return digest(texts)
+    """What our graphs depend on besides installed versions: our compiler and runtime."""
+    return _sources(*(ROOT / room for room in ROOMS))
+
+
+@cache
+def harness() -> str:
+    """What a time depends on besides the graph and installed versions: how it is measured."""
+    return _sources(Path(__file__).parent)
+
+
+def _sources(*folders: Path) -> str:
+    return digest([path.read_text(encoding="utf-8") for f in folders for path in sorted(f.rglob("*.py"))])
 
 
 def digest(content: object) -> str:

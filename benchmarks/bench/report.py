@@ -107,7 +107,9 @@ def _machine(run: Run) -> Iterator[str]:
     )
     versions = {**where["peers"], **where["versions"]}
     yield f"Versions: {', '.join(f'{name} {number}' for name, number in sorted(versions.items()))}."
-    yield f"Ratios are medians over {run['pairs']} rounds, with bootstrap 95% intervals; below 1, ours is faster.\n"
+    fewest, most = min(c["rounds"] for c in run["cells"]), max(c["rounds"] for c in run["cells"])
+    rounds = f"{most}" if fewest == most else f"{fewest} to {most}"
+    yield f"Ratios are medians over {rounds} rounds, with bootstrap 95% intervals; below 1, ours is faster.\n"
 
 
 def _columns(names: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """``make bench``: our variants beside the peers, interleaved, with intervals and roofs.
 
 A cell is one model at one shape on all engines of a group; what is measured is kept under build/bench and not measured
-again while our code, the machine, the versions and the options stay the same. Options choose what to measure; with
+again while our graphs, the machine, the versions and the options stay the same. Options choose what to measure; with
 --dry the documents of the repository stay as they are.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.bench import machine, report
+from benchmarks.bench.adapters.ours import content
 from benchmarks.bench.engines import (
     BUILD,
     GROUPS,
@@ -31,6 +32,7 @@ from benchmarks.bench.engines import (
     code,
     digest,
     engines,
+    harness,
     reference,
 )
 from benchmarks.bench.measure import judge, ratio, set_shapes, time_all
@@ -41,6 +43,8 @@ from onnxsmith.cli.demo import find_checkpoint
 from onnxsmith.compiler.machine import this_machine
 
 SHAPES = tuple((batch, length) for batch in (1, 8) for length in (8, 32, 128, 384))
+_SECONDS = 60  # that a cell is to take: where runs are long, there are fewer rounds
+_LEAST = 8
 AGAIN = " again"  # a second worker of the reference: what the machine's noise alone does
 Cell = dict[str, Any]
 
@@ -48,12 +52,11 @@ Cell = dict[str, Any]
 def main() -> None:
     options = _options()
     described = machine.describe(options.threads)
-    key = digest([code(), described, options.pairs, [e.name for e in options.engines]])
     console.note(f"read bandwidth {(speed := machine.read_gigabytes(options.threads))} GB/s, {options.threads} threads")
-    for model in options.models:
-        for group in options.groups:
-            _measure(model, group, key, options)
-    cells = [cell for model in SUBJECTS for group in GROUPS for cell in _kept(model, group, key)]
+    keys = {(m, g): _key(_subject(m), g, described, options) for m in options.models for g in options.groups}
+    for (model, group), key in keys.items():
+        _measure(model, group, key, options)
+    cells = [cell for (model, group), key in keys.items() for cell in _kept(model, group, key)]
     run = {"code": code(), "machine": {**described, "read_gb_s": speed}, "pairs": options.pairs, "cells": cells}
     report.write(run, BUILD if options.dry else ROOT)
     report.show(run)
@@ -66,7 +69,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="+", type=_shape, default=list(SHAPES), help="as 1x128; default: all")
     parser.add_argument("--engines", nargs="+", choices=[e.name for e in known], default=[e.name for e in known])
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS), help="fp32, low precision")
-    parser.add_argument("--pairs", type=int, default=20, help="rounds, each of which times every engine once")
+    parser.add_argument("--pairs", type=int, default=20, help="rounds at most, each times every engine once")
     parser.add_argument("--threads", type=int, default=this_machine().threads)
     parser.add_argument("--dry", action="store_true", help="write nothing outside build/bench")
     options = parser.parse_args()
@@ -77,6 +80,13 @@ def _options() -> argparse.Namespace:
 def _shape(text: str) -> tuple[int, int]:
     batch, _, length = text.partition("x")
     return int(batch), int(length)
+
+
+def _key(folder: Path, group: Group, described: Cell, options: argparse.Namespace) -> str:
+    """Stands for all that a group's times depend on."""
+    ours = [e for e in options.engines if e.adapter == "ours" and (e.group == group or e == REFERENCE)]
+    graphs = [content(folder, e.variant) for e in ours]
+    return digest([harness(), described, options.pairs, [e.name for e in options.engines], graphs])
 
 
 def _path(model: str, group: Group, batch: int, length: int) -> Path:
@@ -162,11 +172,13 @@ def _cell(workers: dict[str, Worker], first: Engine, batch: int, length: int, pa
     groups: dict[str, str] = {name: worker.engine.group for name, worker in workers.items()}
     found = judge(ready, ready[RAW.name]["output"], groups)
     timed = {n: w for n, w in workers.items() if "why" not in found[n] and (n != RAW.name or first.group == RAW.group)}
-    seconds = time_all(timed, {name: ready[name]["seconds"] for name in timed}, pairs)
+    expected = {name: ready[name]["seconds"] for name in timed}
+    rounds = max(_LEAST, min(pairs, int(_SECONDS / sum(expected.values()))))
+    seconds = time_all(timed, expected, rounds)
     for name, times in seconds.items():
         found[name] |= {"ms": sorted(times)[len(times) // 2] * 1e3, "ratio": ratio(seconds[first.name], times)}
     again = found.pop(first.name + AGAIN)
-    cell: Cell = {"reference": first.name, "aa": again.get("ratio"), "engines": found}
+    cell: Cell = {"reference": first.name, "rounds": rounds, "aa": again.get("ratio"), "engines": found}
     if PRODUCTS.name in seconds:
         cell["roof"] = _roof(found.pop(PRODUCTS.name), ready[PRODUCTS.name]["flops"])
     return cell

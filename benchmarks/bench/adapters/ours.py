@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.bench.adapters import Ids, Prepare, Run
+from onnxsmith.runtime.artifact import MANIFEST, MODEL
 
 
-def open_engine(folder: Path, variant: str, threads: int) -> Prepare:
+def compiled(folder: Path, variant: str) -> Path:
+    """The artifact of a precision, optimized again whenever our code has changed."""
     import onnxsmith
     from benchmarks.bench.engines import code
 
     path = folder / f"onnxsmith-{variant}-{code()}"
-    if not path.exists():
-        for stale in folder.glob(f"onnxsmith-{variant}-{'?' * len(code())}"):
-            shutil.rmtree(stale)
-        onnxsmith.optimize(folder / "raw.onnx", path, precision=variant, verify="off", tuned=False)
-    session = onnxsmith.load(path, threads=threads).session
+    if path.exists():
+        return path
+    for stale in folder.glob(f"onnxsmith-{variant}-{'?' * len(code())}"):
+        shutil.rmtree(stale)
+    onnxsmith.optimize(folder / "raw.onnx", path, precision=variant, verify="off", tuned=False)
+    return path
+
+
+def content(folder: Path, variant: str) -> str:
+    """What is timed: a digest of the artifact's graph without its notes, its weights and its session's options."""
+    import onnx
+
+    path = compiled(folder, variant)
+    model = onnx.load(path / MODEL, load_external_data=False)
+    for noted in (model, model.graph, *model.graph.node, *model.graph.value_info):
+        noted.ClearField("metadata_props")
+    found = hashlib.sha256(model.SerializeToString(deterministic=True))
+    for weights in sorted(path.glob(f"{MODEL}.*")):
+        with weights.open("rb") as stream:
+            found.update(hashlib.file_digest(stream, "sha256").digest())
+    session = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["session"]
+    found.update(json.dumps(session, sort_keys=True).encode())
+    return found.hexdigest()
+
+
+def open_engine(folder: Path, variant: str, threads: int) -> Prepare:
+    import onnxsmith
+
+    session = onnxsmith.load(compiled(folder, variant), threads=threads).session
 
     def prepare(ids: Ids) -> Run:
         feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
