@@ -133,9 +133,9 @@ def _literal(v: ir.Value) -> str:
     return f" = {', '.join(f'{x:.6g}' for x in data)}" if data.size <= _MOST_SHOWN else ""
 
 
-def random_feeds(model: ir.Model) -> Values:
+def random_feeds(model: ir.Model, seed: int = 1) -> Values:
     """Random values for every input without a default. A boolean's first row is all false, its second all true."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     given = [v for v in model.graph.inputs if not v.is_initializer()]
     return {str(v.name): _random(v, [LENGTHS.get(d, d) for d in dims(v) or []], rng) for v in given}
 

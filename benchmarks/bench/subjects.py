@@ -53,14 +53,14 @@ SUBJECTS = {
 DEFAULT = ("bert-base", "minilm", "gpt2", "t5-small")
 
 
-def load_module(kind: str, checkpoint: Path) -> Any:
+def load_module(kind: str, checkpoint: Path, **options: Any) -> Any:
     """A torch module that takes (input_ids, attention_mask), int64 [B, S], and gives the one output."""
     from transformers import AutoModel, AutoModelForCausalLM, T5EncoderModel
 
     if kind == "gpt2":
-        return _module(AutoModelForCausalLM.from_pretrained(checkpoint), _next_token)
+        return _module(AutoModelForCausalLM.from_pretrained(checkpoint, **options), _next_token)
     model = T5EncoderModel if kind == "t5" else AutoModel
-    return _module(model.from_pretrained(checkpoint), _hidden)
+    return _module(model.from_pretrained(checkpoint, **options), _hidden)
 
 
 def _module(model: Any, compute: Callable[[Any, Any, Any], Any]) -> Any:
@@ -91,7 +91,9 @@ def write(subject: Subject, folder: Path, checkpoint: Path | None) -> None:
         _random(subject, folder / "checkpoint")
     else:
         shutil.copytree(checkpoint, folder / "checkpoint", dirs_exist_ok=True)
-    _export(load_module(subject.kind, folder / "checkpoint"), folder / "raw.onnx")
+    # T5's other attention, with the position bias as its mask, does not export with dynamic sizes.
+    options = {"attn_implementation": "eager"} if subject.kind == "t5" else {}
+    _export(load_module(subject.kind, folder / "checkpoint", **options), folder / "raw.onnx")
 
 
 def _random(subject: Subject, checkpoint: Path) -> None:
