@@ -93,8 +93,15 @@ def test_spellings(given: str, body: str, meaning: MaskMeaning) -> None:
 
 
 def test_a_learned_table_is_a_bias() -> None:
-    body = PADDING + "picked = Gather(table, wide)\nmask = Add(padding, picked)"
+    body = WIDE + "mask = Gather(table, wide)"
     assert named(KEEP, body, {"table": np.array([0.1, -0.2, 0.3])}) == MaskMeaning(bias=True)
+
+
+def test_padding_is_told_under_a_bias() -> None:
+    body = PADDING + "picked = Gather(table, wide)\nmask = Add(padding, picked)"
+    found = named(KEEP, body, {"table": np.array([0.1, -0.2, 0.3])})
+    assert found == MaskMeaning(padding="attention_mask", bias=True)
+    assert str(found) == "additive bias and padding of attention_mask"
 
 
 @pytest.mark.parametrize(

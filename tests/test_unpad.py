@@ -38,9 +38,10 @@ SIZE: dict[str, Any] = {
 MODELS = {
     "bert": lambda: transformers.BertModel(transformers.BertConfig(**SIZE)),
     "roberta": lambda: transformers.RobertaModel(transformers.RobertaConfig(**SIZE, pad_token_id=1)),
+    "mpnet": lambda: transformers.MPNetModel(transformers.MPNetConfig(**SIZE)),
     "albert": lambda: transformers.AlbertModel(transformers.AlbertConfig(**SIZE, embedding_size=16)),
 }
-LENGTHS = {"right": (9, 4, 1), "left": (9, 4, 1), "full": (9, 9)}
+LENGTHS = {"right": (9, 4, 1), "left": (9, 4, 1), "full": (9, 9), "shared": (3, 9, 4, 2, 5, 1)}
 GRAPH = """
 <ir_version: 10, opset_import: ["" : 23]>
 g (float[B,S,8] x, int64[B,S] keep) => ({out})
@@ -133,6 +134,23 @@ REFUSED = {
         "Gather .* reads the padded positions of y",
     ),
 }
+
+
+HEADS_FIRST = """
+<ir_version: 10, opset_import: ["" : 23]>
+g (float[B,4,4,8] q, float[B,4,8] x, bool[B,4] keep) => (float[B,4,4,8] y)
+<int64[2] middle = {1, 2}, int64[4] size = {1, 1, 4, 1}>
+{
+    wide = Unsqueeze(keep, middle)
+    mask = Expand(wide, size)
+    y = Attention(q, q, q, mask)
+}
+"""
+
+
+def test_as_many_heads_as_positions_are_no_positions() -> None:
+    (remark,) = [r for r in _optimized(parsed(HEADS_FIRST, {})).remarks if r.rule == "unpad"]
+    assert remark.kind == "missed" and "is no self-attention of [B, S, D]" in remark.reason
 
 
 @pytest.mark.parametrize("name", REFUSED)

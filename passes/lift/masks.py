@@ -1,8 +1,9 @@
 """Masks by meaning: what an attention mask says, found by evaluating it instead of by its spelling.
 
 The mask's cone is cut out down to its sources (graph inputs, constants, lengths), evaluated on probes and compared
-with the few meanings there are: none, causal, key padding, both, or an additive bias. Two probes with other lengths
-and other padding must agree. This is evidence, not proof, so it is an annotation; verification follows.
+with the few meanings there are: none, causal, key padding, both, with or without an additive bias. Two
+probes with other lengths and other padding must agree. This is evidence, not proof, so it is an annotation;
+verification follows.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from onnxsmith.passes.engine.values import attribute, constant, dims, readable
 
 MASK = "onnxsmith.mask"
 _LARGEST_CONE = 200
+_LARGEST_TABLE = 1 << 16  # elements of a learned bias
 _OPEN, _BLOCKED = -1.0, -1e4  # a score moved by less than 1 is allowed, by more than 1e4 it is not
 _PROBES = ((2, 5, 5), (3, 7, 7), (1, 1, 1))
 Array = NDArray[Any]
@@ -31,7 +33,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class MaskMeaning:
-    """``padding`` names the graph input [B, T] that marks keys; ``keep`` tells whether 1 there means allowed."""
+    """``padding`` names the graph input [B, T] that marks keys; ``keep`` tells whether 1 there means allowed.
+
+    Under a ``bias`` the others tell which keys are allowed, as far as that was found.
+    """
 
     causal: bool = False
     padding: str | None = None
@@ -39,10 +44,12 @@ class MaskMeaning:
     bias: bool = False
 
     def __str__(self) -> str:
-        if self.bias:
-            return "additive bias"
-        parts = ["causal"] * self.causal + [f"padding of {self.padding}"] * bool(self.padding)
+        parts = ["additive bias"] * self.bias + ["causal"] * self.causal
+        parts += [f"padding of {self.padding}"] * bool(self.padding)
         return " and ".join(parts) or "none"
+
+
+_ANYTHING = MaskMeaning(bias=True)
 
 
 def annotate(model: ir.Model) -> list[Remark]:
@@ -69,6 +76,8 @@ def _recognised(model: ir.Model) -> dict[ir.Node, MaskMeaning | None]:
         if mask is not None and mask not in known:
             known[mask] = recognise(mask, model.graph)
         meaning = MaskMeaning() if mask is None else known[mask]
+        if meaning in (None, _ANYTHING):
+            meaning = meaning_of(node) or meaning  # told before a pass hid it
         causal = meaning is not None and attribute(node, "is_causal")
         found[node] = replace(meaning, causal=True) if meaning is not None and causal else meaning
     return found
@@ -84,28 +93,29 @@ def recognise(mask: ir.Value, graph: ir.Graph) -> MaskMeaning | None:
     """The meaning that fits the mask on every probe, or None."""
     cone = _cone(mask)
     if cone is None:
-        return MaskMeaning(bias=True)
+        return _ANYTHING
+    bias = any(_is_table(v) for n in cone for v in n.inputs)
     sources = [v for v in graph.inputs if v is mask or any(v in n.inputs for n in cone)]
     try:
         model = _cone_model(mask, cone, graph)
         seen = [_probe(model, sources, shape, seed) for seed, shape in enumerate(_PROBES)]
+        allowed = [(_allowed(result, bias), feeds) for result, feeds in seen]
     except Exception:  # onnx.reference raises anything on what it cannot run: then the mask stays unnamed
-        return None
+        return _ANYTHING if bias else None
     for meaning in _candidates(sources):
-        if all(_fits(meaning, result, feeds) for result, feeds in seen):
-            return meaning
-    return None
+        if all(_fits(meaning, result, feeds) for result, feeds in allowed):
+            return replace(meaning, bias=bias)
+    return _ANYTHING if bias else None
 
 
 def _cone(mask: ir.Value) -> list[ir.Node] | None:
-    """The nodes that make the mask, cut at Shape; None when it depends on weights, so on learned values."""
+    """The nodes that make the mask, cut at Shape; None when it depends on more weights than a table of biases has."""
     found: dict[ir.Node, None] = {}
     stack = [mask]
     while stack:
         v = stack.pop()
         tensor = constant(v)
-        learned = tensor is not None and tensor.dtype.is_floating_point() and tensor.size > 1
-        if learned and (not readable(tensor) or np.unique(tensor.numpy()).size > 2):  # type: ignore[arg-type,union-attr]
+        if tensor is not None and _is_table(v) and tensor.size > _LARGEST_TABLE:
             return None
         node = v.producer()
         if node is None or node in found:
@@ -115,6 +125,14 @@ def _cone(mask: ir.Value) -> list[ir.Node] | None:
             return None
         stack += [i for i in node.inputs if i is not None and node.op_type != "Shape"]
     return list(found)
+
+
+def _is_table(v: ir.Value | None) -> bool:
+    """Whether a value is learned: floats of more than the two numbers that allow and block."""
+    tensor = constant(v)
+    if tensor is None or not tensor.dtype.is_floating_point() or tensor.size <= 2:
+        return False
+    return tensor.size > _LARGEST_TABLE or not readable(tensor) or np.unique(tensor.numpy()).size > 2
 
 
 @dataclass(frozen=True)
@@ -145,13 +163,14 @@ def _cone_model(mask: ir.Value, cone: list[ir.Node], graph: ir.Graph) -> _ConeMo
 def _tensor(v: ir.Value) -> onnx.TensorProto:
     tensor = constant(v)
     assert tensor is not None
-    return onnx.numpy_helper.from_array(tensor.numpy(), str(v.name))
+    array = tensor.numpy() if readable(tensor) else np.zeros(tensor.shape.numpy(), tensor.dtype.numpy())  # no bias
+    return onnx.numpy_helper.from_array(array, str(v.name))
 
 
 def _probe(
     model: _ConeModel, sources: list[ir.Value], shape: tuple[int, int, int], seed: int
 ) -> tuple[Array, dict[str, Array]]:
-    """Evaluate with symbolic dimensions bound to the probe's lengths. Returns allowed [B, H, S, T] and the feeds."""
+    """Evaluate with symbolic dimensions bound to the probe's lengths. Returns the mask [B, H, S, T] and the feeds."""
     rng = np.random.default_rng(seed)
     feeds = {}
     for name, v in model.inputs.items():
@@ -159,8 +178,9 @@ def _probe(
         kind = v.dtype.numpy() if v.dtype is not None else np.float32
         ones = np.ones(size, dtype=kind)
         feeds[name] = rng.integers(0, 2, size).astype(kind) if v in sources else ones
-    (mask,) = model.evaluator.run(None, feeds)
-    return _allowed(np.asarray(mask)), feeds
+    with np.errstate(all="ignore"):  # a bias by the logarithm of distances asks for that of 0
+        (mask,) = model.evaluator.run(None, feeds)
+    return np.asarray(mask), feeds
 
 
 def _sizes(v: ir.Value, shape: tuple[int, int, int]) -> tuple[int, ...]:
@@ -168,12 +188,12 @@ def _sizes(v: ir.Value, shape: tuple[int, int, int]) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else (batch if i == 0 else keys) for i, d in enumerate(dims(v) or []))
 
 
-def _allowed(mask: Array) -> Array:
-    """1 where a key is allowed, 0 where it is blocked; anything between makes the mask a bias."""
+def _allowed(mask: Array, bias: bool) -> Array:
+    """1 where a key is allowed, 0 where it is blocked; anything between makes the mask a ``bias``."""
     if mask.dtype == bool:
         return mask.astype(np.int8)
     blocked = mask <= _BLOCKED
-    if np.any((mask < _OPEN) & ~blocked) or np.any(np.abs(mask[~blocked]) > 0):
+    if not bias and (np.any((mask < _OPEN) & ~blocked) or np.any(np.abs(mask[~blocked]) > 0)):
         raise ValueError("the mask has values between allowed and blocked")
     return (~blocked).astype(np.int8)
 
@@ -191,7 +211,7 @@ def _fits(meaning: MaskMeaning, allowed: Array, feeds: Mapping[str, Array]) -> b
         expected = expected & (np.arange(keys) <= np.arange(queries)[:, None] + keys - queries)
     if meaning.padding is not None:
         marked = feeds[meaning.padding].astype(bool)
-        if marked.shape[-1] != keys:
+        if marked.shape[-1] != keys or allowed.shape[0] not in (1, len(marked)):
             return False
         expected = expected & (marked == meaning.keep)[:, None, None, :]
     shape = np.broadcast_shapes(expected.shape, allowed.shape)
