@@ -14,7 +14,8 @@ def command(as_json: bool) -> None:
     """List the named configs and their sizes.
 
     Each can be exported by name, with random weights. FLOPs are of one token, without the attention over
-    earlier ones; memory is that of the weights.
+    earlier ones; memory is that of the weights. The cache is what each token of a text adds while a
+    decoder generates.
     """
     try:
         from onnxsmith.models import sizes
@@ -25,12 +26,16 @@ def command(as_json: bool) -> None:
     if as_json:
         console.emit_json([size.to_json() for size in found])
         return
-    columns = ("model", ">parameters", ">GFLOPs / token", *(f">{precision}" for precision in sizes.BYTES))
+    memory = (f">{precision}" for precision in sizes.BYTES)
+    columns = ("model", ">parameters", ">GFLOPs / token", *memory, ">cache / token")
     rows = [
-        (s.name, f"{s.parameters:,}", f"{s.flops / 1e9:.3g}", *(_bytes(b) for b in s.memory.values())) for s in found
+        (s.name, f"{s.parameters:,}", f"{s.flops / 1e9:.3g}", *map(_bytes, s.memory.values()), _bytes(s.cache))
+        for s in found
     ]
     console.table("models", columns, rows)
 
 
 def _bytes(size: int) -> str:
+    if size < 1e6:
+        return f"{size / 1e3:.1f} kB" if size else "-"
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

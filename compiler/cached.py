@@ -7,7 +7,7 @@ padded on the right, for the original too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,22 +17,28 @@ from onnxsmith.compiler.closeness import Closeness, compared, logits
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.reference import Reference
 from onnxsmith.compiler.session import run_model
-from onnxsmith.compiler.steps import Result, Stepper, schedules, text_of
+from onnxsmith.compiler.steps import Result, Stepper, reader, schedules, text_of
 from onnxsmith.compiler.verify import REFUSED, Evidence, Tally, Values, attempt, truth_of
+from onnxsmith.passes.cache import Cache
 from onnxsmith.runtime.parity import error_ratio
 
 
 def check_cached(
-    original: ir.Model, compiled: ir.Model, cases: Sequence[Case], config: Mapping[str, str]
+    original: ir.Model,
+    compiled: ir.Model,
+    cases: Sequence[Case],
+    config: Mapping[str, str],
+    encoder: ir.Model | None = None,
 ) -> list[Evidence]:
     """The compiled model in steps against the original in float64 on the whole text: evidence of its logits.
 
+    Where it is an encoder-decoder's decoder, its compiled ``encoder`` reads the source.
     Raises Unverifiable as :func:`onnxsmith.compiler.verify.check_whole` does.
     """
     reference, baseline, tally = Reference(original), run_model(original), Tally()
     stepper = Stepper(compiled, attempt(compiled, optimize=True, config=config))
-    name = stepper.cache.logits
-    for case, results in _stepped(stepper, cases):
+    name, read = stepper.cache.logits, _reader(stepper.cache, encoder, config)
+    for case, results in _stepped(stepper, cases, read):
         tally.cases += 1
         truth, own = truth_of(reference, case)[name], baseline(case.feeds)[name]
         for found in results:
@@ -46,15 +52,19 @@ def check_cached(
 
 
 def closeness_cached(
-    original: ir.Model, compiled: ir.Model, cases: Sequence[Case], config: Mapping[str, str]
+    original: ir.Model,
+    compiled: ir.Model,
+    cases: Sequence[Case],
+    config: Mapping[str, str],
+    encoder: ir.Model | None = None,
 ) -> list[Closeness]:
     """How near the logits of a lossy model with a cache stay to the float32 original's."""
     baseline = run_model(original)
     stepper = Stepper(compiled, run_model(compiled, optimize=True, config=config))
-    name = stepper.cache.logits
+    name, read = stepper.cache.logits, _reader(stepper.cache, encoder, config)
 
     def pairs() -> Iterator[tuple[Values, Values, Case]]:
-        for case, results in _stepped(stepper, cases):
+        for case, results in _stepped(stepper, cases, read):
             own = baseline(case.feeds)[name]
             for result, counted in filter(None, results):
                 rows = slice(len(result))
@@ -63,11 +73,25 @@ def closeness_cached(
     return compared(pairs(), logits(original))
 
 
-def _stepped(stepper: Stepper, cases: Sequence[Case]) -> Iterator[tuple[Case, list[Result | None]]]:
-    """Each case as the original is to see it, and what every way to feed it gives."""
+def _reader(cache: Cache, encoder: ir.Model | None, config: Mapping[str, str]) -> Callable[[Values], Values]:
+    """What is read of a case's source, if there is one."""
+    if cache.cross is None or encoder is None:
+        return lambda feeds: {}
+    return reader(cache.cross, attempt(encoder, optimize=True, config=config))
+
+
+def _stepped(
+    stepper: Stepper, cases: Sequence[Case], read: Callable[[Values], Values]
+) -> Iterator[tuple[Case, list[Result | None]]]:
+    """Each case as the original is to see it, and what every way to feed it gives.
+
+    In place every row is given a token; that of a row of which nothing of the source counts is not compared.
+    """
     cache = stepper.cache
     for case in cases:
         ids, mask = text_of(cache, case.feeds)
-        rows = np.asarray(mask.astype(bool).any(axis=1)) if cache.layout == "in-place" else case.rows
+        every = np.asarray(mask.astype(bool).any(axis=1))
+        rows = every if cache.layout == "in-place" and cache.cross is None else case.rows
         seen = replace(case, feeds={**case.feeds, cache.ids: ids, cache.mask: mask}, rows=rows)
-        yield seen, [stepper(calls, ids.shape[1]) for calls in schedules(cache, ids, mask)]
+        source = read(case.feeds)
+        yield seen, [stepper(calls, ids.shape[1], source) for calls in schedules(cache, ids, mask)]

@@ -18,6 +18,7 @@ from onnxsmith.compiler.inputs import Case, table_rows
 from onnxsmith.compiler.padding import counting
 from onnxsmith.compiler.session import run_model
 from onnxsmith.passes.engine.values import dims
+from onnxsmith.passes.optimize.last_token import at_last_token
 from onnxsmith.runtime.parity import cosine, counted, kl_divergence, top1
 
 Values = dict[str, NDArray[Any]]
@@ -58,7 +59,9 @@ def check_closeness(
         candidate = run_model(widened(compiled))
     else:
         candidate = run_model(compiled, optimize=True, config=config)
-    return compared(((baseline(c.feeds), candidate(c.feeds), c) for c in counting(compiled, cases)), logits(original))
+    counted_cases = counting(compiled, cases)
+    pairs = ((at_last_token(compiled, c.feeds, baseline(c.feeds)), candidate(c.feeds), c) for c in counted_cases)
+    return compared(pairs, logits(original))
 
 
 def compared(pairs: Iterable[tuple[Values, Values, Case]], of_logits: Collection[str]) -> list[Closeness]:

@@ -23,7 +23,9 @@ from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.lift import masks
 from onnxsmith.passes.lower import Kernels
 from onnxsmith.passes.lower.in_place import in_place
+from onnxsmith.passes.lower.packed import packed_qkv
 from onnxsmith.passes.optimize import attention_biases, position_tables
+from onnxsmith.passes.optimize.last_token import last_token
 from onnxsmith.passes.optimize.unpad import unpad
 from onnxsmith.passes.precision.formats import FORMATS, Format
 from onnxsmith.passes.precision.narrow import narrow
@@ -85,32 +87,38 @@ def passes(
     samples: Sequence[Case] = (),
     without_padding: bool = False,
     cache: Logits | None = None,
+    only_last: bool = False,
 ) -> list[Pass]:
     """The passes for a target and a precision, in order; they expect a canonical model.
 
     ``bounds`` gives the largest size of a named dimension, for steps that run the model. ``keep_io`` leaves the
     inputs and outputs of a 16-bit model float32. ``samples`` are inputs to calibrate on, in place of made-up ones.
     ``without_padding`` computes no padded positions. ``cache`` gives a decoder past and present, and logits of the last
-    token or of all.
+    token or of all. ``only_last`` gives a decoder without a cache logits of last tokens.
     """
-    steps = _lifting()
+    steps = lifting()
     if cache is not None:
         steps += _caching(target, cache, bounds or {})
-    if target.kernels is not None or without_padding:
+    if target.kernels is not None or without_padding or only_last:
         steps.append(Pass("mask-meanings", transform=masks.annotate))
+    if only_last:
+        steps.append(Pass("last-token", transform=last_token))
+    if target.kernels is not None:
+        steps += _savings()
     if without_padding:
-        steps.append(Pass("unpad", transform=unpad))
+        share = target.name != "cuda"  # a loop over rows starts too many small kernels there: unmeasured
+        steps.append(Pass("unpad", transform=partial(unpad, share=share)))
     if target.kernels is not None:
         form = FORMATS.get(precision)
         kernels = replace(target.kernels, narrow=form.dtype if form is not None else None)
-        steps += _savings()
         steps.append(Pass(f"lower-{target.name}", tuple(lower.rules(kernels))))
         steps += [_narrow(form, kernels, bounds or {}, keep_io)] if form is not None else []
         steps += _lossy(precision, kernels, bounds or {}, samples)
     return steps
 
 
-def _lifting() -> list[Pass]:
+def lifting() -> list[Pass]:
+    """The passes that find standard operators."""
     return [
         Pass("lift-arithmetic", tuple(lift.ARITHMETIC)),
         Pass("lift-products", tuple(lift.PRODUCTS)),
@@ -128,8 +136,10 @@ def _caching(target: Target, logits: Logits, bounds: Mapping[str, int]) -> list[
         return kv_cache(model, all_logits=logits == "all", bounds=bounds)
 
     kernels = target.kernels if target.name == "cpu" else None  # CUDA's kernel is of 16 bits: unmeasured
-    append = [Pass("in-place-cache", transform=partial(in_place, kernels=kernels))] if kernels is not None else []
-    return [Pass("kv-cache", transform=give), *append]
+    if kernels is None:
+        return [Pass("kv-cache", transform=give)]
+    append = Pass("in-place-cache", transform=partial(in_place, kernels=kernels))
+    return [Pass("kv-cache", transform=give), append, Pass("packed-qkv", transform=packed_qkv)]
 
 
 def _savings() -> list[Pass]:
@@ -142,7 +152,7 @@ def _savings() -> list[Pass]:
 
 def before_lowering() -> list[Pass]:
     """The passes that a target with kernels begins with: what they leave is what lowering chooses for."""
-    return [*_lifting(), Pass("mask-meanings", transform=masks.annotate), *_savings()]
+    return [*lifting(), Pass("mask-meanings", transform=masks.annotate), *_savings()]
 
 
 def _narrow(form: Format, kernels: Kernels, bounds: Mapping[str, int], keep_io: bool) -> Pass:

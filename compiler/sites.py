@@ -6,7 +6,7 @@ that this module still counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import onnx_ir as ir
@@ -188,11 +188,13 @@ def _reaches(step: Step, node: ir.Node, wanted: Callable[[ir.Node], bool]) -> bo
     return any(wanted(n) for n in _within(step, node))
 
 
-def settle(anchors: list[Anchor], model: ir.Model, remarks: list[Remark]) -> list[Site]:
-    """What became of each site in the compiled graph: from recorded provenance, not from what rules claim."""
-    nodes = {str(n.name): n for n in model.graph.all_nodes()}
+def settle(anchors: list[Anchor], compiled: ir.Model | Sequence[ir.Model], remarks: list[Remark]) -> list[Site]:
+    """What became of each site in the compiled graphs: from recorded provenance, not from what rules claim."""
+    models = [compiled] if isinstance(compiled, ir.Model) else compiled
+    found = [n for model in models for n in model.graph.all_nodes()]
+    nodes = {str(n.name): n for n in found}
     makers: dict[str, list[ir.Node]] = {}
-    for node in nodes.values():
+    for node in found:
         for name in origins(node) if rule_of(node) else ():
             makers.setdefault(name, []).append(node)
     reasons = {r.node: r for r in remarks if r.kind == "missed"}

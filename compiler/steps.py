@@ -13,11 +13,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxsmith.passes.cache.record import Cache, feeds_columns, recorded
+from onnxsmith.passes.cache.record import Cache, Cross, feeds_columns, recorded
 from onnxsmith.passes.engine.values import dims
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
+Run = Callable[[Feeds], Mapping[str, Array]]  # outputs by name; none where it fails
 Result = tuple[Array, NDArray[np.bool_]]  # logits [B, S, V] and the positions [B, S] that have them
 _AFTER = 3  # tokens that follow a prompt one by one
 _SHORT = 9  # tokens of a text that is fed one by one as a whole
@@ -87,26 +88,28 @@ def _first(lengths: Array, dtype: Any) -> Array:
 
 
 class Stepper:
-    """A compiled model with a cache; ``run`` takes feeds and gives outputs by name, none where it fails."""
+    """A compiled model with a cache."""
 
-    def __init__(self, model: ir.Model, run: Callable[[dict[str, Array]], Mapping[str, Array]]) -> None:
+    def __init__(self, model: ir.Model, run: Run) -> None:
         cache = recorded(model)
         assert cache is not None, "only a model with a cache is run in steps"
         self.cache, self._run = cache, run
         self._columns = feeds_columns(model) and cache.layout == "concat"  # in place, a row has no padding
         self._given = {str(v.name): v for v in model.graph.inputs}
 
-    def __call__(self, calls: Sequence[Call], length: int) -> Result | None:
+    def __call__(self, calls: Sequence[Call], length: int, source: Feeds | None = None) -> Result | None:
         """Logits [B, S, V] and at which positions [B, S] they were asked for; None where a call fails.
 
-        Where the model's own choice of the next token is not the one of its logits, they are NaN.
+        ``source`` [B, ..] is what is read of another text at each call. Where the model's own choice of the next token
+        is not the one of its logits, they are NaN.
         """
         rows = np.arange(len(calls[0].ids))
         known = np.zeros((len(rows), length), bool)
         logits: Array | None = None
         past = self._empty(len(rows), length)
+        read = {name: x[: len(rows)] for name, x in (source or {}).items()}
         for call in calls:
-            found = self._run({**self._inputs(call), **past})
+            found = self._run({**self._inputs(call), **read, **past})
             if not found:
                 return None
             past = {name: found[present] for name, present in zip(self.cache.past, self.cache.present, strict=True)}
@@ -141,6 +144,19 @@ class Stepper:
         room = length + 1 if self.cache.layout == "in-place" else 0
         kept = {name: _columns(self._given[name], batch, room) for name in self.cache.past}
         return {name: np.full(size, _STALE, self.cache.dtype) for name, size in kept.items()}
+
+
+def reader(cross: Cross, encoder: Run) -> Callable[[Feeds], dict[str, Array]]:
+    """What a decoder takes of the source, from the feeds of the whole model; nothing where the encoder fails."""
+
+    def read(feeds: Feeds) -> dict[str, Array]:
+        found = encoder(feeds)
+        if not found:
+            return {}
+        given = {past: found[output] for past, output in zip(cross.past, cross.outputs, strict=True)}
+        return given if cross.mask is None else given | {cross.mask: feeds[cross.mask]}
+
+    return read
 
 
 def positions(ids: Array, mask: Array, *, columns: bool = False) -> Array:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from onnxsmith.models.task import ExportTask, TensorSpec, decoder_task, token_inputs
 
-_PAST, _ALL, _SOURCE = "past_sequence", "past_sequence + sequence", "encoder_sequence"
+PAST, _ALL, _SOURCE = "past_sequence", "past_sequence + sequence", "encoder_sequence"
 _SOURCE_MASK = TensorSpec("encoder_attention_mask", "int64", ("batch", _SOURCE))
 
 
@@ -36,7 +36,7 @@ def language_tasks(vocab_size: int, positions: int, cache: CacheShape) -> tuple[
     plain = decoder_task("causal-lm", vocab_size, positions)
     with_past = ExportTask(
         "causal-lm-with-past",
-        (*_step_inputs(), *cache.specs("past_key_values", _PAST)),
+        (*_step_inputs(), *cache.specs("past_key_values", PAST)),
         (*plain.outputs, *cache.specs("present", _ALL)),
         _bounds(positions, "sequence", _ALL),
         "step",
@@ -95,7 +95,7 @@ def _source_task(cache: CacheShape, positions: int | None) -> ExportTask:
 
 
 def _step_task(vocab_size: int, cache: CacheShape, positions: int | None) -> ExportTask:
-    own = cache.specs("past_key_values", _PAST, side=".decoder")
+    own = cache.specs("past_key_values", PAST, side=".decoder")
     cross = cache.specs("past_key_values", _SOURCE, side=".encoder")
     outputs = (_logits(vocab_size), *cache.specs("present", _ALL, side=".decoder"))
     bounds = _bounds(positions, "sequence", _ALL, _SOURCE)

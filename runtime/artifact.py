@@ -12,6 +12,7 @@ from onnxsmith.errors import BadInput
 
 MANIFEST = "onnxsmith.json"
 MODEL = "model.onnx"
+CERTIFICATE = "certificate.json"
 FORMAT = 1
 ABSENT = "absent"  # of the manifest's "weights", where the model is a structure without them
 ENCODER, DECODER = "encoder", "decoder"  # the artifacts that a folder of an encoder-decoder's two parts has
@@ -52,7 +53,7 @@ class Artifact:
         if self.source is not None:
             return self.source.model
         cross = self.manifest.get("cache", {}).get("cross")
-        if not isinstance(cross, dict) or self.folder is None:
+        if not isinstance(cross, dict) or self.folder is None or cross.get("model") is None:
             return None
         return self._inside(self.folder, "source model", str(cross.get("model")))
 

@@ -35,6 +35,7 @@ _LAYERS = {"decoder_layers": 2}  # the library's cache wants as many as the enco
 _QUICK: Literal["torchscript"] = "torchscript"  # a twentieth of the time of the newer exporter
 _TABLES = re.compile("wte|embed_tokens|shared|lm_head")
 _ROOT = tempfile.TemporaryDirectory(prefix="onnxsmith-generation-")
+transformers.utils.logging.disable_progress_bar()  # on stderr, where a test that makes a model may look
 
 _MODELS: dict[str, Any] = {
     "gpt2": lambda: transformers.GPT2LMHeadModel(
@@ -44,8 +45,10 @@ _MODELS: dict[str, Any] = {
     "mistral": lambda: transformers.MistralForCausalLM(
         transformers.MistralConfig(**LLAMA, sliding_window=3, **_TOKENS)
     ),
-    "t5": lambda: test_seq2seq.t5(test_seq2seq.T5 | {"num_decoder_layers": 2} | _TARGET),
-    "bart": lambda: test_seq2seq.bart(**_LAYERS, **_TARGET, forced_eos_token_id=EOS),
+    "t5": lambda: test_seq2seq.t5(test_seq2seq.T5 | {"num_decoder_layers": 2, "d_kv": 8} | _TARGET),
+    "bart": lambda: test_seq2seq.bart(
+        **_LAYERS, **_TARGET, d_model=32, encoder_attention_heads=2, forced_eos_token_id=EOS
+    ),
     "marian": lambda: test_seq2seq.marian(**_LAYERS, **_TARGET),
 }
 DECODERS, ENCODER_DECODERS = ("gpt2", "llama", "mistral"), ("t5", "bart", "marian")
@@ -55,14 +58,11 @@ DECODERS, ENCODER_DECODERS = ("gpt2", "llama", "mistral"), ("t5", "bart", "maria
 def folders(name: str) -> tuple[Path, Path]:
     """Where the library's checkpoint of that model is, and where our artifact."""
     theirs, ours = Path(_ROOT.name) / f"{name}-theirs", Path(_ROOT.name) / name
-    model = _varied(_MODELS[name]())
+    model = varied(_MODELS[name]())
     model.save_pretrained(theirs)
     if name == "gpt2":
         _write_text(theirs)
-    kind = model.config.model_type
-    source = next(
-        a for a in ARCHITECTURES if kind.startswith(a) or (a, kind) in (("bart", "marian"), ("llama", "mistral"))
-    )
+    source = _architecture(theirs)
     if name in ENCODER_DECODERS:
         for part, task in (("encoder", "encoder-with-present"), ("decoder", "decoder-with-past")):
             onnxsmith.export(source, ours / part, checkpoint=theirs, task=task, exporter=_QUICK)
@@ -71,12 +71,19 @@ def folders(name: str) -> tuple[Path, Path]:
     return theirs, ours
 
 
+def _architecture(checkpoint: Path) -> str:
+    kind = json.loads((checkpoint / "config.json").read_text())["model_type"]
+    return next(
+        a for a in ARCHITECTURES if kind.startswith(a) or (a, kind) in (("bart", "marian"), ("llama", "mistral"))
+    )
+
+
 @functools.cache
-def in_place(name: str) -> LoadedModel:
-    """A decoder whose cache the compiler made, from an export without one."""
+def compiled(name: str) -> LoadedModel:
+    """A model whose cache the compiler made, from an export without one."""
     checkpoint, _ = folders(name)
     plain, fast = (Path(_ROOT.name) / f"{name}-{kind}" for kind in ("plain", "fast"))
-    onnxsmith.export("llama", plain, checkpoint=checkpoint, exporter=_QUICK)
+    onnxsmith.export(_architecture(checkpoint), plain, checkpoint=checkpoint, exporter=_QUICK)
     onnxsmith.optimize(plain, fast, cache=True, verify="off")  # which has tests of its own
     return onnxsmith.load(fast, threads=1)
 
@@ -92,7 +99,7 @@ def theirs(name: str) -> Any:
     return kind.from_pretrained(folders(name)[0]).eval()
 
 
-def _varied(model: Any) -> Any:
+def varied(model: Any) -> Any:
     """Random weights, with matrices so large that what is generated does not soon repeat itself."""
     model = randomized(model)
     with torch.no_grad():

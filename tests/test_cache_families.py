@@ -20,15 +20,13 @@ from tests.coverage.exporting import build, export, program
 from tests.coverage.family import POSITIONS, Family
 
 QUICK = ("gpt2", "qwen2")
-REFUSED = ("falcon",)  # picks its heads by GatherND, of which it is not known that it leaves tokens apart
-COPIED = ("bloom", "gpt-j")  # a bias on the scores, or sines that are gathered: keys and values are copied
+COPIED = ("gpt-j",)  # sines that are gathered for each feature: keys and values are copied
 BOUNDS = {"sequence": POSITIONS}
-PLAIN = [f for f in FAMILIES if f.name not in REFUSED]
 CASES = [
     pytest.param(
         family, exporter, marks=() if family.name in QUICK else pytest.mark.slow, id=f"{family.name}-{exporter}"
     )
-    for family in PLAIN
+    for family in FAMILIES
     for exporter in ("dynamo-18", "torchscript-17")
 ]
 

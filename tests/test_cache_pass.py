@@ -23,6 +23,7 @@ from tests.parity import randomized
 
 BOUNDS = {"sequence": 40}
 KINDS = ("learned", "sinusoidal", "rotary", "alibi", "relative")
+BIAS = 10  # its place among the kernel's inputs
 GROUPED = {"num_key_value_heads": 2, "max_position_embeddings": 40}
 
 
@@ -61,7 +62,9 @@ def check(original: ir.Model, outcome: pipeline.Outcome, where: str = "cpu") -> 
 def test_every_kind_of_positions_on_cpu(kind: str) -> None:
     outcome = compiled(plain(kind))
     found = check(plain(kind), outcome)
-    assert found.layout == ("concat" if kind in ("alibi", "relative") else "in-place")
+    assert found.layout == "in-place"
+    biased = [n for n in outcome.model.graph if n.op_type == "GroupQueryAttention" and len(n.inputs) > BIAS]
+    assert len(biased) == (2 if kind in ("alibi", "relative") else 0)
     assert found.positions == ("position_ids" if kind in ("learned", "sinusoidal") else None)
     assert found.heads == (2 if kind in ("llama", "window") else 4) and found.head_size == 16
     assert found.window == (3 if kind == "window" else None)

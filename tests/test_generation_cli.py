@@ -113,6 +113,11 @@ def test_ctrl_c_ends_an_answer_and_not_the_talk(invoke: Invoke, model: Path, mon
     assert (result.code, result.out) == (0, "\n\n")
 
 
+def test_a_line_that_is_not_unicode(invoke: Invoke, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n"), "utf-8", "surrogateescape"))
+    assert_refused(invoke("run", model, "--chat", *NEW), "not Unicode text")
+
+
 def test_texts_of_an_encoder_decoder(invoke: Invoke, tmp_path: Path) -> None:
     folder = shutil.copytree(folders("bart")[1], tmp_path / "bart")
     shutil.copy(folders("gpt2")[1] / "tokenizer.json", folder / "decoder")

@@ -8,10 +8,10 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from onnxsmith.passes.cache.cones import ALL, NEW, Copies
-from onnxsmith.passes.cache.last import last_token, narrowest
+from onnxsmith.passes.cache.last import last_token, narrowed
 from onnxsmith.passes.cache.plan import Edge, Plan
 from onnxsmith.passes.cache.positions import Positions
-from onnxsmith.passes.cache.record import COLUMNS, PLACES, Cache, record
+from onnxsmith.passes.cache.record import COLUMNS, PLACES, Cache, record, source_of
 from onnxsmith.passes.cache.rows import Rows
 from onnxsmith.passes.cache.sites import Site
 from onnxsmith.passes.cache.text import Refused
@@ -20,8 +20,9 @@ from onnxsmith.passes.engine.build import Builder, detach
 from onnxsmith.passes.engine.names import Names
 from onnxsmith.passes.engine.values import dims
 
-PAST, TOTAL = "past_sequence", "past_sequence + sequence"
+_PAST = "past_sequence"
 _OWN = _MASK, _POSITIONS, _NEXT = "attention_mask", "position_ids", "next_token"
+_MASK_OF_TWO = "decoder_attention_mask"  # beside the source's
 _PREFIXES = ("past_key_values.", "present.")
 _Pairs = list[tuple[ir.Value, ir.Value]]
 
@@ -29,7 +30,8 @@ _Pairs = list[tuple[ir.Value, ir.Value]]
 def cached(model: ir.Model, plan: Plan, *, all_logits: bool, bounds: Mapping[str, int]) -> Cache:
     """Do what was planned, in place. May still refuse, before it changes anything."""
     graph, op, names = model.graph, Builder(), Names(model)
-    mask = plan.text.mask or ir.Value(name=_MASK, type=ir.TensorType(ir.DataType.INT64))
+    name = _MASK_OF_TWO if plan.source else _MASK
+    mask = plan.text.mask or ir.Value(name=name, type=ir.TensorType(ir.DataType.INT64))
     shape = ir.Shape(dims(plan.text.ids) or [])
     value = ir.Value(name=_POSITIONS, type=ir.TensorType(ir.DataType.INT64), shape=shape)
     positions = Positions(plan.cones, value)
@@ -51,13 +53,14 @@ def cached(model: ir.Model, plan: Plan, *, all_logits: bool, bounds: Mapping[str
     if positions.used:
         graph.inputs.append(positions.value)
     pairs = [_with_past(graph, i, site, plan) for i, site in enumerate(plan.sites)]
-    mask.shape = ir.Shape([(dims(plan.text.ids) or [None])[0], TOTAL])
+    mask.shape = ir.Shape([(dims(plan.text.ids) or [None])[0], _total(plan)])
     next_token = _outputs(model, plan, mask, all_logits)
     graph.sort()
     _settle(model)
     found = _described(plan, mask, positions, pairs, next_token)
     limit = min((bounds[name] for name in plan.text.sequence if name in bounds), default=None)
-    record(model, replace(found, last_only=not all_logits, max_positions=limit))
+    cross = source_of(model)
+    record(model, replace(found, last_only=not all_logits, max_positions=limit, cross=cross))
     if of_tokens.cut:
         model.metadata_props[COLUMNS] = "1"
     if positions.columns:
@@ -102,16 +105,20 @@ def _replacement(edge: Edge, copies: Copies, of_tokens: Rows, of_columns: Rows) 
     return (of_columns if edge.kind == "mask" else of_tokens).of(edge.value, edge.axis)
 
 
+def _total(plan: Plan) -> str:
+    """What the length of the whole text is called."""
+    return f"{_PAST} + {(dims(plan.text.ids) or [None])[1]}"
+
+
 def _with_past(graph: ir.Graph, layer: int, site: Site, plan: Plan) -> _Pairs:
     """Attention with past and present in place of the plain one; (past, present) of keys and of values."""
     node, batch = site.node, (dims(plan.text.ids) or [None])[0]
     pairs = []
     for part, size in (("key", site.size), ("value", site.value_size)):
         kind = ir.TensorType(site.keys.dtype)  # type: ignore[arg-type]
-        past = ir.Value(
-            name=f"past_key_values.{layer}.{part}", type=kind, shape=ir.Shape([batch, site.heads, PAST, size])
-        )
-        present = ir.Value(name=f"present.{layer}.{part}", type=kind, shape=ir.Shape([batch, site.heads, TOTAL, size]))
+        shapes = [ir.Shape([batch, site.heads, length, size]) for length in (_PAST, _total(plan))]
+        past = ir.Value(name=f"past_key_values.{layer}.{part}", type=kind, shape=shapes[0])
+        present = ir.Value(name=f"present.{layer}.{part}", type=kind, shape=shapes[1])
         pairs.append((past, present))
     own = node.outputs[0]
     output = ir.Value(name=own.name, type=own.type, shape=own.shape)
@@ -132,7 +139,7 @@ def _outputs(model: ir.Model, plan: Plan, mask: ir.Value, all_logits: bool) -> s
     """Logits of the last token, unless all are wanted, and the token that has the largest; the latter's name."""
     graph, op, names, logits = model.graph, Builder(), Names(model), plan.logits
     if not all_logits:
-        logits = _narrowed(graph, op, plan, mask)
+        logits = narrowed(graph, op, plan.logits, plan.cones.hidden, plan.text.ids, mask)
         last = logits
     else:
         last = last_token(op, logits, plan.text.ids, mask)
@@ -143,23 +150,6 @@ def _outputs(model: ir.Model, plan: Plan, mask: ir.Value, all_logits: bool) -> s
     graph.extend(op.nodes)
     graph.outputs.insert(1, chosen)
     return _NEXT
-
-
-def _narrowed(graph: ir.Graph, op: Builder, plan: Plan, mask: ir.Value) -> ir.Value:
-    """Let everything behind the last place where tokens meet run on one token a row; returns the logits."""
-    wide = narrowest(plan.logits, plan.cones.hidden)
-    readers = list(wide.uses())
-    v = narrow = last_token(op, wide, plan.text.ids, mask)
-    if wide is plan.logits:
-        narrow.name, wide.name = wide.name, f"{wide.name}.all"
-        graph.outputs[0] = narrow
-        return narrow
-    for node, i in readers:
-        node.replace_input_with(i, narrow)
-    while v is not plan.logits:
-        v = next(iter(v.uses()))[0].outputs[0]
-        v.shape = ir.Shape([(dims(v) or [None])[0], 1, *(dims(v) or [])[2:]])
-    return v
 
 
 def _settle(model: ir.Model) -> None:

@@ -21,21 +21,27 @@ _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 
 
 class Cones:
-    """``hidden`` are the values that depend on the ids, ``nodes`` those that depend on lengths or the mask alone."""
+    """``hidden`` are the values that depend on the ids, ``nodes`` those that depend on lengths or the mask alone.
+
+    What depends on another text alone is neither: it is the same at both lengths.
+    """
 
     def __init__(self, graph: ir.Graph, text: Text) -> None:
         self.text = text
         self.hidden: set[ir.Value] = {text.ids}
         self.nodes: set[ir.Node] = set()
+        other = set(text.source)
         for node in graph:
             if any(a.type in _GRAPHS for a in node.attributes.values()):
                 raise Refused(f"{node.op_type} {node.name} has a graph of its own")
-            if node.op_type == "Shape" and not node.domain:
+            if node.op_type == "Shape" and not node.domain and node.inputs[0] not in other:
                 self.nodes.add(node)
             elif any(v in self.hidden for v in node.inputs):
                 self.hidden.update(node.outputs)
             elif any(v is not None and (v is text.mask or self.holds(v)) for v in node.inputs):
                 self.nodes.add(node)
+            elif any(v in other for v in node.inputs):
+                other.update(node.outputs)
 
     def holds(self, v: ir.Value | None) -> bool:
         return v is not None and v.producer() in self.nodes
@@ -90,4 +96,7 @@ class Copies:
             return self.op.Shape(self.mask if length == ALL else self.ids, start=1, end=2)
         if dim in text.batch:
             return self.op.Shape(self.ids, start=0, end=1)
+        for v in text.source if dim is not None else ():
+            if dim in (found := dims(v) or []):
+                return self.op.Shape(v, start=found.index(dim), end=found.index(dim) + 1)
         raise Refused(f"a length is computed from a dimension {dim or 'without a name'}")

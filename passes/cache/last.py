@@ -10,8 +10,18 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxsmith.passes.cache.text import Refused, Text
+from onnxsmith.passes.canonicalize import follow
 from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.values import dims
+
+
+def follow_outputs(model: ir.Model) -> None:
+    """TorchScript names the dimensions of outputs anew: let them be called what the inputs call them."""
+    known = {d for v in model.graph.inputs for d in dims(v) or []}
+    for v in model.graph.outputs:
+        if found := dims(v):
+            v.shape = ir.Shape([d if isinstance(d, int) or d in known else None for d in found])
+    follow(model)
 
 
 def find_logits(graph: ir.Graph, text: Text) -> ir.Value:
@@ -41,6 +51,29 @@ def last_token(op: Builder, x: ir.Value, ids: ir.Value, mask: ir.Value) -> ir.Va
     found = op.GatherND(x, op.Unsqueeze(last, op.constant([2], "axis", np.int64)), batch_dims=1)
     found.type, found.shape = x.type, ir.Shape([dims(ids)[0], 1, dims(x)[2]])  # type: ignore[index]
     return found
+
+
+def narrowed(
+    graph: ir.Graph, op: Builder, logits: ir.Value, hidden: set[ir.Value], ids: ir.Value, mask: ir.Value
+) -> ir.Value:
+    """Let everything behind the last place where tokens meet run on one token a row; returns the logits [B, 1, V].
+
+    They are another value where nothing stands behind: the last token is then taken of the logits themselves. The new
+    nodes are still to be put into the graph.
+    """
+    wide = narrowest(logits, hidden)
+    readers = list(wide.uses())
+    v = narrow = last_token(op, wide, ids, mask)
+    if wide is logits:
+        narrow.name, wide.name = wide.name, f"{wide.name}.all"
+        graph.outputs[0] = narrow
+        return narrow
+    for node, i in readers:
+        node.replace_input_with(i, narrow)
+    while v is not logits:
+        v = next(iter(v.uses()))[0].outputs[0]
+        v.shape = ir.Shape([(dims(v) or [None])[0], 1, *(dims(v) or [])[2:]])
+    return v
 
 
 def narrowest(logits: ir.Value, hidden: set[ir.Value]) -> ir.Value:

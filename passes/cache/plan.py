@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -33,6 +34,7 @@ class Plan:
     """The text, the cones, the attention sites, and where nodes read cones. Making it refuses what has no cache."""
 
     graph: ir.Graph
+    source: Collection[str] = ()  # inputs that say something of another text
     text: Text = field(init=False)
     cones: Cones = field(init=False)
     sites: list[Site] = field(init=False)
@@ -40,9 +42,9 @@ class Plan:
     edges: list[Edge] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.text = find_text(self.graph)
+        self.text = find_text(self.graph, self.source)
         self.cones = Cones(self.graph, self.text)
-        if not any(is_attention(node) for node in self.graph):
+        if not any(map(is_attention, self.graph)):  # before its parts are found to mix tokens
             raise Refused("no attention was recognised")
         check_rowwise(self.graph, self.cones)
         self.sites = find_sites(self.graph, self.cones)

@@ -17,35 +17,52 @@ from onnx.reference import ReferenceEvaluator
 from onnxsmith.passes.cache.cones import ALL, Cones, Copies
 from onnxsmith.passes.cache.text import Refused
 from onnxsmith.passes.engine.build import Builder, detach
-from onnxsmith.passes.engine.values import constant, readable
+from onnxsmith.passes.engine.values import constant, dims, readable
 
 Array = NDArray[Any]
 _LOW = -1e4  # a score moved by more is blocked
+_SOURCE = 4  # tokens of another text, all of which count
 
 
 class Probe:
-    """A value of the cones as a function of the mask [B, T]. Refuses what onnx.reference cannot evaluate."""
+    """A value of the cones as a function of the mask [B, T]. Refuses what onnx.reference cannot evaluate.
+
+    Of another text there are four tokens, and zeros in place of what an encoder made of them.
+    """
 
     def __init__(self, cones: Cones, v: ir.Value) -> None:
         op, own = Builder(), cones.text.mask
         self._dtype = own.dtype.numpy() if own is not None and own.dtype is not None else np.int64
         ids, mask = ir.Value(name="ids"), ir.Value(name="mask")
         made = Copies(cones, op, ids, mask).at(v, ALL)
-        for i, output in enumerate(output for node in op.nodes for output in node.outputs):
-            output.name = f"probe_{i}"
-        for i, value in enumerate(op.constants):
-            value.name = f"probe_constant_{i}"
-        self._evaluator = evaluator(op.nodes, [ids, mask], made, opsets_of(v))
+        label(op, "probe")
+        self._source = cones.text.source
+        self._evaluator = evaluator(op.nodes, [ids, mask, *self._source], made, opsets_of(v))
         detach(op.nodes)
 
     def __call__(self, mask: Array) -> Array:
         try:
             with np.errstate(all="ignore"):
                 feeds = {"ids": np.zeros(mask.shape, np.int64), "mask": mask.astype(self._dtype)}
+                feeds |= {str(v.name): _source(v, len(mask)) for v in self._source}
                 found: Any = self._evaluator.run(None, feeds)
         except Exception as e:  # onnx.reference has its own ways to say that it lacks an operator
             raise Refused(f"a mask or a position cannot be evaluated: {str(e).splitlines()[0]}") from e
         return np.asarray(found[0])
+
+
+def label(op: Builder, name: str) -> None:
+    """Name what was built, which is in no graph yet, so that it can be evaluated."""
+    for i, output in enumerate(output for node in op.nodes for output in node.outputs):
+        output.name = f"{name}_{i}"
+    for i, value in enumerate(op.constants):
+        value.name = f"{name}_constant_{i}"
+
+
+def _source(v: ir.Value, batch: int) -> Array:
+    assert v.dtype is not None, "an input has a type"
+    shape = [batch, *(d if isinstance(d, int) else _SOURCE for d in (dims(v) or [])[1:])]
+    return np.full(shape, not v.dtype.is_floating_point(), v.dtype.numpy())
 
 
 def evaluator(

@@ -19,14 +19,31 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import onnx_ir as ir
 
 CACHE = "onnxsmith.cache"
+SOURCE = "onnxsmith.cache.source"
 COLUMNS = "onnxsmith.cache.columns"
 PLACES = "onnxsmith.cache.places"
 Layout = Literal["concat", "in-place"]
+
+
+@dataclass(frozen=True)
+class Cross:
+    """What an encoder-decoder's decoder reads of the source: ``past``, which are ``outputs`` of the encoder in turn.
+
+    The encoder takes ``inputs``, ids and a mask int64 [B, R], or ids alone; ``mask`` is what the decoder calls the
+    source's mask, None where it takes none. Keys and values are [B, H, R, D]. ``model`` is the encoder's file beside
+    the decoder's, None where it is an artifact of its own.
+    """
+
+    past: list[str]
+    outputs: list[str]
+    inputs: list[str]
+    mask: str | None
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -36,7 +53,7 @@ class Cache:
     ``ids`` int64 [B, S]; ``mask`` int64 [B, P + S]; ``positions`` int64 [B, S] or None, where the model takes none;
     ``past`` and ``present`` [B, H, P, D], keys and values of each layer in turn; ``logits`` [B, S, V], or [B, 1, V] of
     each row's last token where ``last_only``; ``next_token`` int64 [B, 1], the largest of those; ``window`` is how many
-    last keys a query sees, itself among them; ``max_positions`` limits P + S; ``cross`` is None: no other text is read.
+    last keys a query sees, itself among them; ``max_positions`` limits P + S; ``cross`` is what is read of a source.
     """
 
     layers: int
@@ -54,7 +71,7 @@ class Cache:
     layout: Layout = "concat"
     max_positions: int | None = None
     window: int | None = None
-    cross: None = None
+    cross: Cross | None = None
 
     def to_json(self) -> dict[str, object]:
         """The manifest's entry."""
@@ -69,7 +86,24 @@ def record(model: ir.Model, cache: Cache) -> None:
 def recorded(model: ir.Model) -> Cache | None:
     """What :func:`record` wrote, or None for a model without a cache."""
     found = model.metadata_props.get(CACHE)
-    return None if found is None else Cache(**json.loads(found))
+    if found is None:
+        return None
+    entry = json.loads(found)
+    return Cache(**entry | {"cross": _cross(entry["cross"])})
+
+
+def record_source(model: ir.Model, cross: Cross) -> None:
+    """Write into the metadata of a decoder without a cache what it takes of a source; in place."""
+    model.metadata_props[SOURCE] = json.dumps(asdict(cross))
+
+
+def source_of(model: ir.Model) -> Cross | None:
+    """What :func:`record_source` wrote, or None for a model that reads no source."""
+    return _cross(json.loads(model.metadata_props.get(SOURCE, "null")))
+
+
+def _cross(entry: dict[str, Any] | None) -> Cross | None:
+    return None if entry is None else Cross(**entry)
 
 
 def changed(model: ir.Model, **changes: object) -> None:

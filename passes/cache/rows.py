@@ -138,13 +138,9 @@ class Rows:
         return self._again(node, {1: -1} if axis == wide - 1 else {0: -2})
 
     def _expanded(self, node: ir.Node, axis: int) -> ir.Value | None:
-        """The target with S in place of T, on the rows of what is expanded."""
-        source, target = node.inputs
-        wide = rank(node.outputs[0]) or 0
-        if source is None or target is None or len(target.shape or ()) != 1 or dims(target) != [wide]:
+        """To the same dimensions with S in place of T, on the rows of what is expanded."""
+        source, wanted = node.inputs[0], dims(node.outputs[0])
+        if source is None or not wanted:
             return None
-        op = self.op
-        whole = self.copies.at(target, ALL)
-        at = op.constant([axis], "axis", np.int64)
-        own = op.Shape(self.copies.ids, start=1, end=2)
-        return op.Expand(self._input(source, axis - wide), op.ScatterElements(whole, at, own))
+        parts = [self.copies.length(d, NEW if i == axis else ALL) for i, d in enumerate(wanted)]
+        return self.op.Expand(self._input(source, axis - len(wanted)), self.op.Concat(*parts, axis=0))

@@ -102,6 +102,16 @@ def _gather(node: ir.Node, cones: Cones) -> bool:
     return constant(index) is not None and _other_axes(data, [attribute(node, "axis")], cones.text)
 
 
+def _gather_nd(node: ir.Node, cones: Cones) -> bool:
+    """At constant places of axes before the tokens'."""
+    data, index = node.inputs
+    places, axis = constant(index), cones.text.axis(data) if data is not None else None
+    if places is None or axis is None:
+        return False
+    first, count = int(attribute(node, "batch_dims")), int(places.shape.numpy()[-1])
+    return axis < first or axis >= first + count
+
+
 def _other_axes(v: ir.Value | None, axes: list[int], text: Text) -> bool:
     return v is not None and text.axis(v) not in {a % (rank(v) or 1) for a in axes}
 
@@ -118,6 +128,7 @@ _CHECKS: dict[str, Callable[[ir.Node, Cones], bool]] = {
     **dict.fromkeys(_REDUCTIONS, _reduction),
     "Expand": _elementwise,
     "Gather": _gather,
+    "GatherND": _gather_nd,
     "Gemm": _product,
     "MatMul": _product,
 }

@@ -1,5 +1,7 @@
 """Attention that a cache serves: causal self-attention over the text, and how many heads of keys it has.
 
+Attention over a source has its keys and values from there, and needs no cache: they are the same at every step.
+
 Exporters repeat keys and values for the heads that share them. The cache holds them once: the operator itself lets
 groups of heads share (Ainslie et al. 2023, arXiv:2305.13245; ONNX operator specification, Attention-23).
 """
@@ -37,8 +39,15 @@ class Site:
 
 
 def find_sites(graph: ir.Graph, cones: Cones) -> list[Site]:
-    """Every Attention of the graph, in order. Refuses one that a cache does not serve."""
-    sites = [_site(node, cones) for node in graph if is_attention(node)]
+    """Every self-attention of the graph, in order. Refuses one that a cache does not serve."""
+    nodes = [node for node in graph if is_attention(node)]
+    over_source = [node for node in nodes if not any(v in cones.hidden for v in node.inputs[1:3])]
+    sites = [_site(node, cones) for node in nodes if not cones.text.source or node not in over_source]
+    if not sites:
+        raise Refused("no attention was recognised")
+    if cones.text.source:
+        for mask in {node.inputs[3] for node in over_source if len(node.inputs) > 3}:
+            check_lasting(mask, cones)
     for mask in {site.mask for site in sites if not attribute(site.node, "is_causal")}:
         check_causal(mask, cones)
     return sites
@@ -120,6 +129,17 @@ def check_causal(mask: ir.Value | None, cones: Cones) -> None:
         before = seen[..., :_SHORT, :_SHORT]
         if not np.array_equal(np.where(before, whole[..., :_SHORT, :_SHORT], 0), np.where(before, start, 0)):
             raise Refused(f"what the mask {mask.name} says of earlier tokens changes as the text grows")
+
+
+def check_lasting(mask: ir.Value | None, cones: Cones) -> None:
+    """Refuse a mask over a source under which what a token sees of it could change as the text grows."""
+    if mask is None or not cones.holds(mask):
+        return
+    probe = Probe(cones, mask)
+    for padding in padded(_LONG).values():
+        whole, start = probe(padding), probe(padding[:, :_SHORT])
+        if not np.array_equal(whole[..., : start.shape[-2], :], start):
+            raise Refused(f"what the mask {mask.name} says of the source changes as the text grows")
 
 
 def _square(mask: Array, length: int) -> Array:

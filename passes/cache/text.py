@@ -1,10 +1,13 @@
-"""What a decoder reads: token ids, and a mask over them. Everything else in the graph follows from these two.
+"""What a model reads: token ids, and a mask over them. Everything else in the graph follows from these two.
+
+An encoder-decoder reads two such texts; its decoder, once apart, reads one and what was made of the other.
 
 Shapes: B batch, S new tokens, T all tokens, those in the cache too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -22,12 +25,21 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Text:
-    """``ids`` [B, S], ``mask`` [B, S] (None: the model takes none), and the names of the dimensions B and S."""
+    """``ids`` [B, S], ``mask`` [B, S] (None: the model takes none), and the names of the dimensions B and S.
+
+    ``source`` are the inputs that say something of another text.
+    """
 
     ids: ir.Value
     mask: ir.Value | None
     batch: frozenset[str]
     sequence: frozenset[str]
+    source: tuple[ir.Value, ...] = ()
+
+    @property
+    def inputs(self) -> list[ir.Value]:
+        """The ids and the mask, where there is one."""
+        return [self.ids] if self.mask is None else [self.ids, self.mask]
 
     def axis(self, v: ir.Value) -> int | None:
         """The one axis of a value that goes along the tokens; None where there is none. Refuses several."""
@@ -43,10 +55,13 @@ class Text:
         return dim == 1 or dim in self.batch
 
 
-def find_text(graph: ir.Graph) -> Text:
-    """The ids and the mask among the inputs. Refuses any other input, and dimensions that have no name."""
-    given = [v for v in graph.inputs if not v.is_initializer()]
-    ids = [v for v in given if len(dims(v) or ()) == 2 and v.dtype in _INTEGERS and _picks_rows(v)]
+def find_text(graph: ir.Graph, source: Collection[str] = ()) -> Text:
+    """The ids and the mask among the inputs, and those of the ``source`` by name.
+
+    Refuses any other input, and dimensions that have no name.
+    """
+    given = [v for v in _given(graph) if v.name not in source]
+    ids = [v for v in given if _is_ids(v)]
     if len(ids) != 1:
         names = ", ".join(str(v.name) for v in ids) or "none"
         raise Refused(f"expected one input of token ids [B, S], found {names}")
@@ -55,8 +70,42 @@ def find_text(graph: ir.Graph) -> Text:
         raise Refused(f"input {strange[0].name} is neither ids nor a mask: a cache already, or another text")
     if len(others) > 1:
         raise Refused(f"expected one mask beside the ids, found inputs {', '.join(str(v.name) for v in others)}")
-    batch, sequence = (frozenset(_name(v, axis) for v in given) for axis in (0, 1))
-    return Text(ids[0], others[0] if others else None, batch, sequence)
+    apart = tuple(v for v in _given(graph) if v.name in source)
+    return _text(ids[0], others[0] if others else None, apart)
+
+
+def find_texts(graph: ir.Graph) -> list[Text]:
+    """The two texts of an encoder-decoder, inputs of ids of two lengths, perhaps with masks; none of any other model.
+
+    Refuses further inputs beside two of ids, and dimensions that have no name.
+    """
+    given = _given(graph)
+    ids = [v for v in given if _is_ids(v)]
+    lengths = {(dims(v) or [None, None])[1] for v in ids}
+    if len(ids) != 2 or len(lengths) != 2 or any(len(dims(v) or ()) != 2 for v in given):
+        return []
+    masks: dict[ir.Value, ir.Value] = {}
+    for v in (v for v in given if v not in ids):
+        own = [text for text in ids if _name(text, 1) == _name(v, 1) and text not in masks]
+        if len(own) != 1:
+            told = " or ".join(str(text.name) for text in ids)
+            raise Refused(f"input {v.name} {dims(v)} is the mask of no one of two texts, {told}")
+        masks[own[0]] = v
+    return [_text(v, masks.get(v)) for v in ids]
+
+
+def _text(ids: ir.Value, mask: ir.Value | None, source: tuple[ir.Value, ...] = ()) -> Text:
+    own = [ids] if mask is None else [ids, mask]
+    batch, sequence = (frozenset(_name(v, axis) for v in own) for axis in (0, 1))
+    return Text(ids, mask, batch, sequence, source)
+
+
+def _given(graph: ir.Graph) -> list[ir.Value]:
+    return [v for v in graph.inputs if not v.is_initializer()]
+
+
+def _is_ids(v: ir.Value) -> bool:
+    return len(dims(v) or ()) == 2 and v.dtype in _INTEGERS and _picks_rows(v)
 
 
 def _picks_rows(v: ir.Value) -> bool:

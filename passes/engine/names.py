@@ -22,6 +22,10 @@ class Names:
                 self._nodes.add(str(node.name))
                 self._values.update(str(v.name) for v in node.outputs)
 
+    def value(self, hint: str) -> str:
+        """A name for one more value."""
+        return _fresh(hint, self._values)
+
     def adopt(self, graph: ir.Graph, op: Builder) -> None:
         """Name the new nodes and values, and register the new constants as initializers."""
         for node in op.nodes:

@@ -29,7 +29,7 @@ _MOST_PARTS = 3
 Range = tuple[int, int]
 
 
-def _product(v: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value | None] | None:
+def product_of(v: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value | None] | None:
     """x, weights [K, N] and bias [N] or None of a product with weights."""
     node, bias = v.producer(), None
     if node is not None and node.op_type == "Add":
@@ -60,7 +60,7 @@ def _is_part(node: ir.Node) -> bool:
 def _packed(name: str) -> Any:
     def check(m: Match) -> Mismatch | None:
         v = m[name]
-        if _product(v) is None:
+        if product_of(v) is None:
             return Mismatch("op-type", "a product with weights", v, v)
         if not _only_parts(v):
             return Mismatch("escapes", "a product that is needed in parts alone", v, v)
@@ -70,7 +70,7 @@ def _packed(name: str) -> Any:
 
 
 def _part(op: Builder, packed: ir.Value, columns: Range) -> ir.Value:
-    found = _product(packed)
+    found = product_of(packed)
     assert found is not None, "the rule requires a product with weights"
     x, weight, bias = found
     product = op.MatMul(x, _columns(op, weight, columns))
@@ -143,7 +143,7 @@ def _one_of_parts(m: Match) -> Mismatch | None:
     if index is None or rank(m["index"]) != 0:
         return Mismatch("constant", "one index", m["index"], m["index"])
     before = dims(view.inputs[0]) if view is not None and view.op_type == "Reshape" else None
-    if view is None or before is None or found is None or _product(view.inputs[0]) is None:  # type: ignore[arg-type]
+    if view is None or before is None or found is None or product_of(view.inputs[0]) is None:  # type: ignore[arg-type]
         return Mismatch("op-type", "a product with weights, reshaped", m["wide"], m["wide"])
     if not _only_parts(view.inputs[0]):  # type: ignore[arg-type]
         return Mismatch("escapes", "a product that is needed in parts alone", m["wide"], m["wide"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxsmith.passes.engine.rule import Rule
-from onnxsmith.passes.lower import activation, attention, embeddings, gelu, grouped, norms
+from onnxsmith.passes.lower import activation, attention, cross, embeddings, gelu, grouped, norms
 from onnxsmith.passes.lower.kernels import Kernels
 
 __all__ = ["Kernels", "rules"]
@@ -14,5 +14,5 @@ def rules(kernels: Kernels) -> list[Rule]:
 
     They are the same for every target: its kernel table decides which of them fire. What joins more comes first.
     """
-    files = (embeddings, norms, gelu, activation, attention, grouped)
+    files = (embeddings, norms, gelu, activation, cross, attention, grouped)
     return [rule for file in files for rule in file.rules(kernels)]

@@ -3,34 +3,39 @@
     Attention(q, k, v, mask, past_key, past_value)  ->  GroupQueryAttention(q, k, v, past_key, past_value, ends, total)
 
 The operator takes no mask: it is causal, may have a window, and is told where each row ends. So the mask must mean
-that and nothing else where the padding is on the right, which is found by evaluating it. Rows are compact from then on;
+that where the padding is on the right, which is found by evaluating it; what it adds to the scores beside that is given
+as the operator's bias (see ``bias.py``). Rows are compact from then on;
 see ``passes/cache/record.py`` for the layout. Sources: ONNX Runtime's contrib operator GroupQueryAttention; Ainslie et
 al. 2023, arXiv:2305.13245; windows: Jiang et al. 2023, arXiv:2310.06825.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxsmith.passes.cache.heads import apart, packed
 from onnxsmith.passes.cache.record import Cache, changed, counts_columns, recorded
 from onnxsmith.passes.cache.text import Refused
 from onnxsmith.passes.canonicalize import follow, prune, shorten, sweep
-from onnxsmith.passes.engine.build import Builder
+from onnxsmith.passes.engine.build import Builder, detach
 from onnxsmith.passes.engine.names import Names
 from onnxsmith.passes.engine.provenance import stamp
 from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.values import attribute, dims
+from onnxsmith.passes.lower.bias import Biases
 from onnxsmith.passes.lower.heads import HEAD_MULTIPLE
 from onnxsmith.passes.lower.kernels import MICROSOFT, Kernels
 from onnxsmith.passes.lower.rotary import Tables, Turnings, constants
-from onnxsmith.passes.lower.window import window_of
+from onnxsmith.passes.lower.window import Sight, sight_of
 
 NAME = "in-place-cache"
-_SPLIT = [0, 2, 1, 3]
+_Biases: TypeAlias = dict[ir.Value | None, ir.Value | None]
+_PAST = 4  # the place of past keys among the inputs; attention without them reads another text
 
 
 def in_place(model: ir.Model, kernels: Kernels) -> list[Remark]:
@@ -38,26 +43,28 @@ def in_place(model: ir.Model, kernels: Kernels) -> list[Remark]:
     cache = recorded(model)
     if cache is None or cache.layout == "in-place":
         return []
-    graph = model.graph
+    graph, op, names = model.graph, Builder(), Names(model)
     try:
         sites = _sites(model, cache, kernels)
+        biases = _biases(op, graph, cache, sites)
     except Refused as refused:
+        detach(op.nodes)
         return [Remark("missed", NAME, "", reason=f"keys and values are copied: {refused}")]
-    op, names = Builder(), Names(model)
     ends, total = _ends(op, graph, cache)
     tables = {t: constants(op, t) for t in dict.fromkeys(site.rotary for site in sites) if t is not None}
-    made = [_built(op, site, [ends, total, *(tables[site.rotary] if site.rotary else ())]) for site in sites]
+    lengths = [[ends, total, *(tables[site.rotary] if site.rotary else (None, None))] for site in sites]
+    made = [_built(op, site, [*given, None, biases[site.mask]]) for site, given in zip(sites, lengths, strict=True)]
     names.adopt(graph, op)
     graph.extend(op.nodes)
     graph.opset_imports.setdefault(MICROSOFT, 1)
     for site, outputs in zip(sites, made, strict=True):
         _replace(graph, site.node, outputs)
     graph.sort()
-    windows = {site.window for site in sites}
+    windows = {site.sight.window for site in sites}
     changed(model, layout="in-place", window=windows.pop() if len(windows) == 1 else None)
     _settle(model)
-    rotated = " rotated inside" if tables else ""
-    return [Remark("analysis", NAME, "", reason=f"{len(sites)} layers append to their buffers{rotated}")]
+    told = (" rotated inside" if tables else "") + (" with a bias on the scores" if any(biases.values()) else "")
+    return [Remark("analysis", NAME, "", reason=f"{len(sites)} layers append to their buffers{told}")]
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,13 @@ class _Site:
     heads: int
     query: ir.Value
     keys: ir.Value
-    window: int | None
+    mask: ir.Value | None
+    sight: Sight
     rotary: Tables | None
 
 
 def _sites(model: ir.Model, cache: Cache, kernels: Kernels) -> list[_Site]:
-    nodes = [n for n in model.graph if n.op_type == "Attention" and not n.domain]
+    nodes = [n for n in model.graph if n.op_type == "Attention" and not n.domain and len(n.inputs) > _PAST]
     if counts_columns(model):
         raise Refused("tokens are told apart by their column, and in place padding has none")
     if cache.head_size % HEAD_MULTIPLE:
@@ -81,12 +89,19 @@ def _sites(model: ir.Model, cache: Cache, kernels: Kernels) -> list[_Site]:
     if not kernels.has(MICROSOFT, "GroupQueryAttention", nodes[0].outputs[0].dtype):
         raise Refused(f"{kernels.target} has no kernel of GroupQueryAttention for this type")
     masks = {node.inputs[3] for node in nodes}
-    windows = {mask: window_of(mask, model.graph, cache) for mask in masks}
+    sights = {mask: sight_of(mask, model.graph, cache) for mask in masks}
     turnings = Turnings(model.graph, cache)
-    return [_site(node, turnings, cache, windows[node.inputs[3]]) for node in nodes]
+    return [_site(node, turnings, cache, sights[node.inputs[3]]) for node in nodes]
 
 
-def _site(node: ir.Node, turnings: Turnings, cache: Cache, window: int | None) -> _Site:
+def _biases(op: Builder, graph: ir.Graph, cache: Cache, sites: Sequence[_Site]) -> _Biases:
+    """By mask what it adds to the scores, None where that is nothing."""
+    found = Biases(op, graph, cache)
+    masks = {site.mask: site.sight.biased for site in sites}
+    return {mask: found.of(mask) if biased and mask is not None else None for mask, biased in masks.items()}
+
+
+def _site(node: ir.Node, turnings: Turnings, cache: Cache, sight: Sight) -> _Site:
     query, keys, values, mask = node.inputs[:4]
     assert query is not None and keys is not None and values is not None, "the operator requires all three"
     if mask is None and not attribute(node, "is_causal"):
@@ -96,7 +111,7 @@ def _site(node: ir.Node, turnings: Turnings, cache: Cache, window: int | None) -
     if not isinstance(heads, int) or dims(node.inputs[5])[-1:] != [cache.head_size]:  # type: ignore[index]
         raise Refused(f"{node.name} has heads of an unknown number, or of two sizes")
     query, keys, rotary = turnings.before(query, keys) or (query, keys, None)
-    return _Site(node, heads, query, keys, window, rotary)
+    return _Site(node, heads, query, keys, mask, sight, rotary)
 
 
 def _ends(op: Builder, graph: ir.Graph, cache: Cache) -> tuple[ir.Value, ir.Value]:
@@ -108,25 +123,25 @@ def _ends(op: Builder, graph: ir.Graph, cache: Cache) -> tuple[ir.Value, ir.Valu
     return ends, op.Cast(op.Squeeze(op.Shape(mask, start=1, end=2)), to=ir.DataType.INT32)
 
 
-def _built(op: Builder, site: _Site, lengths: list[ir.Value]) -> list[ir.Value]:
+def _built(op: Builder, site: _Site, further: Sequence[ir.Value | None]) -> list[ir.Value]:
     """The operator's mixed values, in the shape of the attention's, and present keys and values."""
     node, output, keys, before = site.node, site.node.outputs[0], site.node.inputs[4], len(op.nodes)
-    parts = [_packed(op, v) for v in (site.query, site.keys, node.inputs[2]) if v is not None]
+    parts = [packed(op, v) for v in (site.query, site.keys, node.inputs[2]) if v is not None]
     told: dict[str, Any] = {
         "num_heads": site.heads,
         "kv_num_heads": (dims(keys) or [])[1],
         "scale": attribute(node, "scale"),
         "softcap": attribute(node, "softcap") or None,
-        "local_window_size": site.window,
+        "local_window_size": site.sight.window,
         "do_rotary": 1 if site.rotary else None,
         "rotary_interleaved": 1 if site.rotary and site.rotary.interleaved else None,
     }
-    inputs = [*parts, *node.inputs[4:6], *lengths]
+    inputs = [*parts, *node.inputs[4:6], *further]
     mixed, *present = op.several("GroupQueryAttention", 3, *inputs, domain=MICROSOFT, **told)
     mixed.type, mixed.shape = output.type, ir.Shape(dims(parts[0]) or [])
     for own, v in zip(node.outputs[1:], present, strict=True):
         v.type, v.shape = own.type, own.shape
-    shaped = mixed if len(dims(output) or []) == 3 else _split(op, mixed, site.heads, output)
+    shaped = mixed if len(dims(output) or []) == 3 else apart(op, mixed, site.heads)
     stamp(op.nodes[before:], NAME, [node])
     return [shaped, *present]
 
@@ -139,32 +154,6 @@ def _replace(graph: ir.Graph, node: ir.Node, outputs: list[ir.Value]) -> None:
         graph.outputs[list(graph.outputs).index(old)] = new
         new.name, old.name = old.name, f"{old.name}.copied"
     graph.remove(node, safe=True)
-
-
-def _packed(op: Builder, v: ir.Value) -> ir.Value:
-    """[B, H, S, D] or [B, S, H, D] as [B, S, H*D]"""
-    found = dims(v) or []
-    if len(found) == 3:
-        return v
-    turned = v
-    if isinstance(found[1], int):
-        turned = op.Transpose(v, perm=_SPLIT)
-        turned.type, turned.shape = v.type, ir.Shape([found[i] for i in _SPLIT])
-    batch, length, heads, size = dims(turned) or []
-    assert isinstance(heads, int) and isinstance(size, int), "a cache has heads of known sizes"
-    packed = op.Reshape(turned, op.constant([0, 0, heads * size], "packed", np.int64))
-    packed.type, packed.shape = v.type, ir.Shape([batch, length, heads * size])
-    return packed
-
-
-def _split(op: Builder, v: ir.Value, heads: int, like: ir.Value) -> ir.Value:
-    """[B, S, H*D] as [B, H, S, D]"""
-    found = dims(like) or []
-    apart = op.Reshape(v, op.constant([0, 0, heads, found[3]], "split", np.int64))
-    apart.type, apart.shape = v.type, ir.Shape([found[0], found[2], heads, found[3]])
-    turned = op.Transpose(apart, perm=_SPLIT)
-    turned.type, turned.shape = v.type, like.shape
-    return turned
 
 
 def _settle(model: ir.Model) -> None:

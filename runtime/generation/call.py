@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from onnxsmith.runtime.generation.decoder import Decoder
 from onnxsmith.runtime.generation.result import Generated, Timing
 from onnxsmith.runtime.generation.rows import Row
 
@@ -33,20 +34,22 @@ class Stream(Iterator[str]):
 
 
 class Call:
-    """``run`` starts the loop, which fills the rows; ``size`` tells the bytes of the cache."""
+    """``run`` starts the loop, by which ``decoder`` fills the rows."""
 
-    def __init__(self, rows: Sequence[Row], run: Callable[[], Pieces], prompt_tokens: int, size: Callable[[], int]):
-        self._rows, self._run, self._prompt_tokens, self._size = rows, run, prompt_tokens, size
+    def __init__(self, rows: Sequence[Row], run: Callable[[], Pieces], prompt_tokens: int, decoder: Decoder):
+        self._rows, self._run, self._prompt_tokens, self._decoder = rows, run, prompt_tokens, decoder
         self._first = self._total = 0.0
-        self._bytes = 0
+        self._bytes = self._read = 0
 
     def __iter__(self) -> Pieces:
         """The new piece of text of each row, after every run of the graph."""
         start = time.perf_counter()
         for pieces in self._run():
             self._total = time.perf_counter() - start
-            self._first = self._first or self._total
-            self._bytes = max(self._bytes, self._size())
+            if not self._first:
+                self._first, before = self._total, self._decoder.read
+            self._bytes = max(self._bytes, self._decoder.nbytes)
+            self._read = self._decoder.read - before
             yield pieces
 
     def result(self) -> Generated:
@@ -64,5 +67,6 @@ class Call:
                 sum(len(row.new) for row in self._rows),
                 len(self._rows),
                 self._bytes,
+                self._read,
             ),
         )

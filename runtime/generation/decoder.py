@@ -5,6 +5,7 @@ Shapes: B rows, S new tokens, T columns of the mask, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,11 +23,19 @@ from onnxsmith.runtime.session import one_line
 Array = NDArray[Any]
 
 
+def column_bytes(interface: Interface, inputs: Sequence[TensorInfo]) -> int:
+    """Bytes of the keys and values of one token of a row."""
+    pasts = [info for info in inputs if info.name in interface.past]
+    return sum(math.prod(int(d or 0) for d in (p.dims[1], p.dims[3])) * np.dtype(p.dtype).itemsize for p in pasts)
+
+
 class Decoder:
     """Rows of text and their cache. ``lengths`` int64 [B] counts each row's tokens in it.
 
     ``picks``: a run gives the best next tokens, int64 [B], where it else gives logits, float32 [B, V].
-    ``source`` is what an encoder-decoder reads.
+    ``source`` is what an encoder-decoder reads. ``step_bytes`` are the weights that a run reads, where that is known;
+    ``read`` counts them, and keys and values, over all runs. ``nbytes`` are those of the cache and of the source's keys
+    and values, as of the last run that bound them.
     """
 
     def __init__(
@@ -37,20 +46,18 @@ class Decoder:
         *,
         source: Source | None = None,
         device: str = "cpu",
+        step_bytes: int | None = None,
     ) -> None:
         self._session, self._names = session, interface
         self._cache = make_cache(interface, inputs, device)
         self._width = 0  # columns of the cache in use
         self._binding: ort.IOBinding | None = None  # of the last run; to bind a cache costs as much as a small product
         self._bound: str | None = None  # the output that it gives
+        self._step_bytes, self._column_bytes = step_bytes, column_bytes(interface, inputs)
+        self.read = self.nbytes = 0
         self.picks = False
         self.source = source
         self.lengths = np.zeros(0, np.int64)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the cache, and of the source's keys and values."""
-        return self._cache.nbytes + (self.source.nbytes if self.source else 0)
 
     def start(self, prompts: Sequence[Sequence[int]]) -> Array:
         """Forget all rows and read these prompts, of at least one token each -> best tokens [B] or logits [B, V]"""
@@ -111,6 +118,9 @@ class Decoder:
             feeds[self._names.positions] = np.maximum(mask.cumsum(1) - 1, 0)[:, -new:]
         found = self._bound_run(feeds, width)
         self.lengths, self._width = lengths, width
+        if self._step_bytes is not None:
+            of_source = self.source.nbytes if self.source else 0
+            self.read += self._step_bytes + self._column_bytes * int(lengths.sum()) + of_source
         return found
 
     def _bound_run(self, feeds: dict[str, Array], width: int) -> Array:
@@ -131,6 +141,8 @@ class Decoder:
         except Exception as error:  # ONNX Runtime's error classes have no common base
             raise BadInput(f"ONNX Runtime fails on these tokens: {one_line(error)}") from error
         self._cache.take(binding)
+        if held is None:  # asking each of many buffers takes longer than all else here
+            self.nbytes = self._cache.nbytes + (self.source.nbytes if self.source else 0)
         found: Array = binding.get_outputs_as_ortvaluevector()[0].numpy()
         return found
 

@@ -60,7 +60,7 @@ class Generator:
                 if self._turn is not turn:
                     raise BadUsage("another call of generate has begun on this model; to run two, load it twice")
 
-        return Call(rows, run, count, lambda: self._decoder.nbytes)
+        return Call(rows, run, count, self._decoder)
 
     def _run(
         self, prompts: Prompts, texts: Prompts, rows: Sequence[Row], config: GenerationConfig, limit: int

@@ -21,6 +21,8 @@ _PAST = re.compile(r"past_key_values\.\d+\.(?:(decoder|encoder)\.)?(?:key|value)
 class Cross:
     """Keys and values of a source text: ``outputs`` of its own graph, which ``past`` of the decoder's takes in turn.
 
+    ``inputs`` are its ids and mask, or ids alone; ``mask`` is the decoder's name of that mask, None where it takes
+    none.
     ``model`` is that graph's file in the artifact's folder; None where it is an artifact of its own. ``max_positions``
     limits the source, where a limit is known.
     """
@@ -28,7 +30,7 @@ class Cross:
     past: tuple[str, ...]
     outputs: tuple[str, ...]
     inputs: tuple[str, ...] = ("input_ids", "attention_mask")
-    mask: str = "encoder_attention_mask"
+    mask: str | None = "encoder_attention_mask"
     model: str | None = None
     max_positions: int | None = None
 
@@ -68,9 +70,11 @@ def find_interface(
     if found is None:
         return None
     if found.cross is not None:
-        limit = _limit(manifest, inputs, found.cross.mask)
+        limit = _limit(manifest, inputs, found.cross.mask) if found.cross.mask is not None else None
         found = replace(found, cross=replace(found.cross, max_positions=limit))
     taken = {found.ids, found.mask, *found.past, *(found.cross.past if found.cross else ())}
+    if found.cross is not None and found.cross.mask is not None:
+        taken.add(found.cross.mask)
     given = {found.logits, *found.present}
     lacking = taken - {info.name for info in inputs} | given - {info.name for info in outputs}
     if lacking:
@@ -102,7 +106,7 @@ def _recorded(entry: Any) -> Interface:
 
 def _recorded_cross(entry: Mapping[str, Any]) -> Cross:
     past, outputs, inputs = (tuple(entry[key]) for key in ("past", "outputs", "inputs"))
-    return Cross(past, outputs, inputs, str(entry["mask"]), str(entry["model"]))
+    return Cross(past, outputs, inputs, entry["mask"], entry["model"])
 
 
 def _named(

@@ -83,7 +83,14 @@ class GenerativeModel:
         device = "cuda" if model.session.get_providers()[0] == PROVIDERS["cuda"] else "cpu"
         cross = self.interface.cross
         source = None if cross is None or model.source is None else Source(model.source, cross, device=device)
-        decoder = Decoder(model.session, self.interface, model.inputs, source=source, device=device)
+        decoder = Decoder(
+            model.session,
+            self.interface,
+            model.inputs,
+            source=source,
+            device=device,
+            step_bytes=model.manifest.get("step_bytes"),
+        )
         return Generator(decoder, self.interface, self.encoder)
 
 

@@ -29,13 +29,16 @@ class Source:
         self._texts = np.zeros(0, np.int64)  # which text each row reads
 
     def read(self, texts: Sequence[Sequence[int]]) -> None:
-        """Take the ids of these texts, a row each."""
-        longest = max(map(len, texts))
+        """Take the ids of these texts, a row each. Raises BadInput for texts that a model without a mask cannot pad."""
+        longest, shortest = max(map(len, texts)), min(map(len, texts))
+        if len(self._names.inputs) == 1 and shortest < longest:
+            told = f"texts of {shortest} and of {longest} tokens; generate from them one by one"
+            raise BadInput(f"this model takes no mask of its source, so sources of one length, found {told}")
         ids, mask = np.zeros((len(texts), longest), np.int64), np.zeros((len(texts), longest), np.int64)
         for row, text in enumerate(texts):
             ids[row, : len(text)], mask[row, : len(text)] = text, 1
         binding = self._session.io_binding()
-        for name, array in zip(self._names.inputs, (ids, mask), strict=True):
+        for name, array in zip(self._names.inputs, (ids, mask), strict=False):  # the mask only where it takes one
             binding.bind_cpu_input(name, array)
         for name in self._names.outputs:
             binding.bind_output(name, self._device)
@@ -47,7 +50,8 @@ class Source:
 
     def bind(self, binding: ort.IOBinding) -> None:
         """What the decoder's graph takes of it."""
-        binding.bind_cpu_input(self._names.mask, self._mask)
+        if self._names.mask is not None:
+            binding.bind_cpu_input(self._names.mask, self._mask)
         for name, value in zip(self._names.past, self._values, strict=True):
             binding.bind_ortvalue_input(name, value)
 
