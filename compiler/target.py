@@ -28,23 +28,38 @@ _CPU = (
     Kernel(MICROSOFT, "FastGelu", _F32, 0.95, "against Add + Gelu (tanh): level up to 128 rows, 0.86x on [512, 3072]"),
     Kernel(MICROSOFT, "QuickGelu", _F32, 0.5, "one pass over memory instead of three"),
     Kernel(MICROSOFT, "MatMulIntegerToFloat", _F32, 0.3, "[128, 384] x [384, 1536]: 411 us against 1317 us"),
-    Kernel(MICROSOFT, "MatMulNBits", _F32, 0.2, "[1, 768] x [768, 3072] in 4 or 8 bits: 22 to 31 us against 177 us"),
+    Kernel(
+        MICROSOFT,
+        "MatMulNBits",
+        _F32,
+        0.2,
+        "[1, 768] x [768, 3072] in 4 or 8 bits: 22 to 31 us against 177 us; a decoder's step (hidden 576, 30 layers, "
+        "4 bits in blocks of 32) takes 1.08x with zero points, 0.87x in blocks of 128, 1.2x with float32 activations",
+    ),
     Kernel(MICROSOFT, "GatherBlockQuantized", _F32, 1.0, "a few rows of a table; it is there for the bytes"),
     Kernel(MICROSOFT, "EmbedLayerNormalization", _F32, 1.2, "70 us against 57 us on [32, 768], ids cast to int32"),
     Kernel(MICROSOFT, "SkipLayerNormalization", _F32_F16, 5.0, "220 us against 46 us for Add + LayerNormalization"),
-    Kernel(MICROSOFT, "SkipSimplifiedLayerNormalization", _F32_F16, 1.4, "125 us against 90 us on [128, 768]"),
+    Kernel(
+        MICROSOFT,
+        "SkipSimplifiedLayerNormalization",
+        _F32_F16,
+        1.4,
+        "125 us against 90 us on [128, 768]; no gain on one row of 576 either",
+    ),
     Kernel(MICROSOFT, "Attention", _F32, 1.5, "2116 us against 1396 us for three products and Attention, [128, 768]"),
     Kernel(
         MICROSOFT,
         "GroupQueryAttention",
         _F32,
         2.6,
-        "causal, 512 tokens without a cache: 6687 us against 2567 us for Attention; appending in place it takes 0.4x",
+        "causal, 512 tokens without a cache: 6687 us against 2567 us for Attention; appending in place it takes 0.4x; "
+        "reading q, k and v from one product, a decoder's step takes 0.94x in 4 bits, 0.98x in float32",
     ),
     Kernel(MICROSOFT, "MultiHeadAttention", _F32, 1.35, "with a padding mask, 561 us against 415 us for Attention"),
 )
 
 # ONNX Runtime fuses once more when a session loads, into kernels that the table above knows to be slower.
+# Weights stay prepacked: session.disable_prepacking saves a copy of them, but a step in float32 then takes 1.14x.
 _CPU_SESSION = {
     "optimization.disable_specified_optimizers": "SkipLayerNormFusion;BiasSkipLayerNormFusion;BiasGeluFusion"
 }

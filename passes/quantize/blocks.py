@@ -2,9 +2,12 @@
 
     element ~ (code - zero point) * scale, codes of 4 or 8 bits
 
-Rounding to nearest keeps every element within half a step (the scale) of its value. Symmetric blocks have the middle
-code for their zero point, and a scale whose sign gives the larger side of the range the one code more; asymmetric
-blocks span from their smallest element (or zero) to their largest. Source: ONNX Runtime's operator MatMulNBits.
+Rounding to nearest keeps every element in the range of the codes within half a step (the scale) of its value. Symmetric
+blocks have the middle code for their zero point, and a scale whose sign gives the larger side of the range the one code
+more; asymmetric blocks span from their smallest element (or zero) to their largest. With few codes a shorter range that
+cuts off the outermost elements often leaves the smaller squared error: symmetric blocks of 4 bits search for theirs.
+Zero points cost time (a decoder's step in 4 bits takes 1.08x), so they stand only where they pay.
+Sources: ONNX Runtime's operator MatMulNBits; Choukroun et al. 2019, arXiv:1902.06822 (ranges of least squared error).
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+_RANGES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)  # of the largest element, that 4-bit codes may span
+_ROWS = 64  # searched at a time, which stay in the processor's cache
+_ZEROS_PAY = 0.8  # of the RMS error without them
 
 
 @dataclass(frozen=True)
@@ -37,13 +43,14 @@ class Blocks:
 
 
 def quantize_blocks(matrix: Array, bits: int, size: int) -> Blocks:
-    """The rows of a finite matrix [R, C] in blocks of ``size`` elements: asymmetric ones where those are nearer."""
+    """The rows of a finite matrix [R, C] in blocks of ``size`` elements: with zero points where those pay."""
     rows, columns = matrix.shape
     filled = np.zeros((rows, -(-columns // size) * size), np.float32)
     filled[:, :columns] = matrix
     blocks = filled.reshape(rows, -1, size)
     symmetric, asymmetric = _symmetric(blocks, bits), _asymmetric(blocks, bits)
-    return min(symmetric, asymmetric, key=lambda found: _rms_error(found, filled))
+    pays = _rms_error(asymmetric, filled) < _ZEROS_PAY * _rms_error(symmetric, filled)
+    return asymmetric if pays else symmetric
 
 
 def packed(codes: Array, bits: int) -> Array:
@@ -61,8 +68,26 @@ def _symmetric(blocks: Array, bits: int) -> Blocks:
     larger, smaller = np.maximum(-low, high), np.maximum(np.minimum(-low, high), 0)
     steps = _nonzero(np.maximum(larger / middle, smaller / (middle - 1)))
     scales = np.where(high > -low, -steps, steps)  # the lowest code, of which there is one more, is for the larger side
-    codes = np.rint(blocks / scales[..., None]) + middle
-    return Blocks(bits, np.clip(codes, 0, 2 * middle - 1).astype(np.uint8), scales, None)
+    if bits == 4:
+        parts = range(0, len(blocks), _ROWS)
+        searched = [_nearest(blocks[i : i + _ROWS], scales[i : i + _ROWS], middle) for i in parts]
+        scales = np.concatenate([scales[:0], *searched])
+    return Blocks(bits, (_signed(blocks, scales, middle) + middle).astype(np.uint8), scales, None)
+
+
+def _nearest(blocks: Array, scales: Array, middle: int) -> Array:
+    """For each block that of the shorter scales which leaves the least squared error; the longest of equal ones."""
+    best, least = scales, np.full(scales.shape, np.inf, np.float32)
+    for part in _RANGES:
+        tried = scales * np.float32(part)
+        left = np.square(_signed(blocks, tried, middle) * tried[..., None] - blocks).sum(axis=-1)
+        best, least = np.where(left < least, tried, best), np.minimum(left, least)
+    return best
+
+
+def _signed(blocks: Array, scales: Array, middle: int) -> Array:
+    codes: Array = np.clip(np.rint(blocks / scales[..., None]), -middle, middle - 1)
+    return codes
 
 
 def _asymmetric(blocks: Array, bits: int) -> Blocks:
