@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 import onnxsmith
+from onnxsmith.cli import comparison as compared
 from onnxsmith.cli import console, tables
 from onnxsmith.errors import BadInput
 
@@ -152,6 +153,7 @@ def _compare(paths: Mapping[str, Path], peer: RunFeeds) -> None:
             shapes={"batch": 1, "sequence": 128},
             texts=corpus("sentences.txt"),
             peers={TORCH: peer},
+            quick=True,
         )
     console.heading("summary")
-    tables.print_comparison(comparison)
+    compared.print_comparison(comparison)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,10 +26,27 @@ _SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Setup:
-    """How a session is made. ``optimize`` False is ORT_DISABLE_ALL, ``config`` are session config entries."""
+    """How a session is made. ``optimize`` False is ORT_DISABLE_ALL, ``config`` are session config entries.
+
+    ``model`` is the file to run, where it is not the one in the folder; ``threads`` are those inside an operator.
+    """
 
     optimize: bool = True
     config: Mapping[str, str] | None = None
+    model: str | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds until the session stood and of its first run, and the most memory in bytes; None off Linux.
+
+    ``peak_bytes`` counts the process as a whole: Python and the runtime's own libraries take some 60 MB of it.
+    """
+
+    open_seconds: float
+    first_seconds: float
+    peak_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,7 @@ class Ran:
     kind: Kind
     outputs: Mapping[str, NDArray[Any]]
     message: str = ""
+    cost: Cost | None = None
 
 
 def run_in_child(
@@ -65,7 +84,8 @@ def run_in_child(
     if told["kind"] != "fine" or feeds is None:
         return Ran(told["kind"], {}, told["message"])
     with np.load(folder / OUTPUTS, allow_pickle=False) as arrays:
-        return Ran("fine", dict(zip(told["names"], (arrays[key] for key in arrays), strict=True)))
+        outputs = dict(zip(told["names"], (arrays[key] for key in arrays), strict=True))
+    return Ran("fine", outputs, cost=Cost(**told["cost"]))
 
 
 def _main(folder: Path) -> None:
@@ -73,26 +93,37 @@ def _main(folder: Path) -> None:
 
     setup = json.loads((folder / _SETUP).read_text())
 
-    def tell(kind: Kind, message: str = "", names: tuple[str, ...] = ()) -> None:
-        (folder / _FOUND).write_text(json.dumps({"kind": kind, "message": message, "names": names}))
+    def tell(kind: Kind, message: str = "", **more: Any) -> None:
+        (folder / _FOUND).write_text(json.dumps({"kind": kind, "message": message, **more}))
 
     import onnxruntime as ort
 
-    options = session_options(optimize=setup["optimize"], config=setup["config"])
+    options = session_options(setup["threads"], optimize=setup["optimize"], config=setup["config"])
+    start = time.perf_counter()
     try:
-        session = ort.InferenceSession(str(folder / MODEL), options, ["CPUExecutionProvider"])
+        session = ort.InferenceSession(setup["model"] or str(folder / MODEL), options, ["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's error classes have no common base
         return tell("refused", str(error))
+    opened = time.perf_counter()
     if not setup["run"]:
         return tell("fine")
     with np.load(folder / INPUTS, allow_pickle=False) as arrays:
         feeds = dict(zip(setup["names"], (arrays[key] for key in arrays), strict=True))
+    given = time.perf_counter()
     try:
         outputs = session.run(None, feeds)
     except Exception as error:
         return tell("fails", str(error))
+    cost = Cost(opened - start, time.perf_counter() - given, _peak())
     np.savez(folder / OUTPUTS, *outputs)
-    tell("fine", "", tuple(o.name for o in session.get_outputs()))
+    tell("fine", names=[o.name for o in session.get_outputs()], cost=asdict(cost))
+
+
+def _peak() -> int | None:
+    """The most memory that this process had in use, in bytes: getrusage would count its parent's before the exec."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def reference(tmp_path: Path) -> Path:
 
 
 def test_a_copy_is_equal(tmp_path: Path, reference: Path) -> None:
-    comparison = onnxsmith.compare([reference, write_embedder(tmp_path / "copy")], texts=TEXTS, pairs=2)
+    comparison = onnxsmith.compare([reference, write_embedder(tmp_path / "copy")], texts=TEXTS, pairs=2, quick=True)
     first, copy = comparison.variants
     assert first is comparison.reference
     assert (first.latency, first.parity, first.search) == (None, (), None)
@@ -42,15 +42,17 @@ def test_a_copy_is_equal(tmp_path: Path, reference: Path) -> None:
     assert copy.search is not None
     assert (copy.search.queries, copy.search.top1) == (len(TEXTS), 1)
     assert copy.latency is not None
-    assert copy.latency_ms == copy.latency.b_ms
-    assert first.latency_ms == copy.latency.a_ms
+    assert copy.latency_ms == pytest.approx(copy.latency.b_ms)
+    assert first.latency_ms == pytest.approx(copy.latency.a_ms)
     assert comparison.shapes == {"input_ids": (1, 16), "attention_mask": (1, 16)}  # 128, cut at the bound
 
 
 def test_a_disturbed_model_is_measured(tmp_path: Path, reference: Path) -> None:
     noise = 0.01
     other = write_embedder(tmp_path / "other", embedder_model(noise=noise), precision="int8")
-    variant = onnxsmith.compare([reference, other], shapes={"batch": 3, "sequence": 13}, pairs=1).variants[1]
+    variant = onnxsmith.compare([reference, other], shapes={"batch": 3, "sequence": 13}, pairs=1, quick=True).variants[
+        1
+    ]
     hidden = variant.parity[0]
     assert variant.precision == "int8"
     assert noise / 2 < hidden.relative_rms < noise * 2
@@ -61,11 +63,11 @@ def test_a_disturbed_model_is_measured(tmp_path: Path, reference: Path) -> None:
 def test_structure(tmp_path: Path, reference: Path) -> None:
     plain = write_mlp(tmp_path / "m.onnx", location="weights")
     (tmp_path / "weights").write_bytes(np.eye(4, dtype=np.float32).tobytes())
-    mlp = onnxsmith.compare([plain, plain], shapes={"N": 5}, pairs=1).reference
+    mlp = onnxsmith.compare([plain, plain], shapes={"N": 5}, pairs=1, quick=True).reference
     assert mlp.structure is not None
     assert mlp.structure.size == plain.stat().st_size + 64
     assert (mlp.structure.nodes, mlp.structure.operators) == (1, {"MatMul": 1})
-    structure = onnxsmith.compare([reference, reference], pairs=1).reference.structure
+    structure = onnxsmith.compare([reference, reference], pairs=1, quick=True).reference.structure
     assert structure is not None
     assert structure.size == (reference / "model.onnx").stat().st_size
     assert list(structure.operators)[:2] == ["Constant", "ReduceSum"]
@@ -75,7 +77,7 @@ def test_structure(tmp_path: Path, reference: Path) -> None:
 def test_sessions_say_how_they_were_opened(tmp_path: Path, reference: Path) -> None:
     option = {"optimization.disable_specified_optimizers": "GeluFusion"}
     other = write_embedder(tmp_path / "other", session={"config": option})
-    variants = onnxsmith.compare([reference, other], pairs=1).variants
+    variants = onnxsmith.compare([reference, other], pairs=1, quick=True).variants
     assert [variant.session for variant in variants] == [
         "ORT_ENABLE_ALL",
         "ORT_ENABLE_ALL, optimization.disable_specified_optimizers=GeluFusion",
@@ -88,37 +90,51 @@ def test_a_peer_is_a_column_too(reference: Path) -> None:
     def peer(feeds: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         return {name: 2 * array for name, array in model.run(feeds).items()}
 
-    comparison = onnxsmith.compare([reference], peers={"twice": peer}, texts=TEXTS, pairs=1)
+    comparison = onnxsmith.compare([reference], peers={"twice": peer}, texts=TEXTS, pairs=1, quick=True)
     twice = comparison.variants[1]
     assert (twice.name, twice.structure, twice.session) == ("twice", None, None)
     assert twice.parity[0].relative_rms == pytest.approx(1)
     assert twice.search is not None
     assert (twice.search.top1, twice.search.min_cosine) == (1, pytest.approx(1))
     with pytest.raises(BadInput, match="no output embeddings, hidden, which the reference has"):
-        onnxsmith.compare([reference], peers={"nothing": lambda feeds: {}}, pairs=1)
+        onnxsmith.compare([reference], peers={"nothing": lambda feeds: {}}, pairs=1, quick=True)
 
 
 def test_given_inputs_are_used(reference: Path) -> None:
     feeds = {"input_ids": np.full((2, 3), 4), "attention_mask": np.ones((2, 3), np.int64)}
-    assert onnxsmith.compare([reference, reference], inputs=feeds, pairs=1).shapes == dict.fromkeys(feeds, (2, 3))
+    assert onnxsmith.compare([reference, reference], inputs=feeds, pairs=1, quick=True).shapes == dict.fromkeys(
+        feeds, (2, 3)
+    )
 
 
 def test_json_is_plain(tmp_path: Path, reference: Path) -> None:
     broken = write_embedder(tmp_path / "broken", embedder_model(noise=float("inf")))
-    text = json.dumps(onnxsmith.compare([reference, broken], pairs=1).to_json(), allow_nan=False)
+    text = json.dumps(onnxsmith.compare([reference, broken], pairs=1, quick=True).to_json(), allow_nan=False)
     data = json.loads(text)
     assert data["variants"][1]["parity"][0]["relative_rms"] is None
     assert data["variants"][1]["parity"][0]["min_cosine"] == -1
-    assert set(data) == {"variants", "shapes", "provider", "threads", "pairs"}
+    assert set(data) == {*("format", "variants", "shapes", "provider", "threads", "pairs", "pareto", "roofs", "note")}
 
 
 def test_names_that_differ_are_refused(tmp_path: Path, reference: Path) -> None:
     other = write_embedder(tmp_path / "a", embedder_model(rename={"attention_mask": "mask"}))
     with pytest.raises(BadInput, match=r"expected inputs \['attention_mask', 'input_ids'\] as in the reference"):
-        onnxsmith.compare([reference, other], pairs=1)
-    other = write_embedder(tmp_path / "b", embedder_model(rename={"hidden": "tokens"}))
+        onnxsmith.compare([reference, other], pairs=1, quick=True)
+    other = write_embedder(tmp_path / "b", embedder_model(rename={"hidden": "tokens", "embeddings": "mean"}))
     with pytest.raises(BadInput, match=r"expected outputs \['embeddings', 'hidden'\] as in the reference"):
         onnxsmith.compare([reference, other], pairs=1)
+
+
+def test_what_both_have_is_compared_and_names_can_be_mapped(tmp_path: Path, reference: Path) -> None:
+    renamed = embedder_model(rename={"hidden": "tokens", "attention_mask": "mask"})
+    other = write_embedder(tmp_path / "other", renamed)
+    names = {"mask": "attention_mask"}
+    variant = onnxsmith.compare([reference, other], pairs=1, quick=True, names=names).variants[1]
+    assert [p.output for p in variant.parity] == ["embeddings"]
+    names |= {"tokens": "hidden"}
+    variant = onnxsmith.compare([reference, other], pairs=1, quick=True, names=names).variants[1]
+    assert [(p.output, p.largest) for p in variant.parity] == [("hidden", 0), ("embeddings", 0)]
+    assert variant.verdict is not None and variant.verdict.word == "identical"
 
 
 def test_wrong_usage(reference: Path) -> None:
@@ -127,7 +143,7 @@ def test_wrong_usage(reference: Path) -> None:
     with pytest.raises(BadUsage, match="unknown dimension sequnce in shapes; this model has batch, sequence"):
         onnxsmith.compare([reference, reference], shapes={"sequnce": 3})
     with pytest.raises(BadUsage, match="pairs must be at least 1"):
-        onnxsmith.compare([reference, reference], pairs=0)
+        onnxsmith.compare([reference, reference], pairs=0, quick=True)
 
 
 def test_inputs_follow_from_the_graph() -> None:

@@ -2,133 +2,116 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx_ir as ir
-from numpy.typing import NDArray
-
-from onnxsmith.compiler.compare.inputs import mask_names, synthesize
-from onnxsmith.compiler.compare.numerics import output_parity, search_agreement
-from onnxsmith.compiler.compare.report import Comparison, Variant
-from onnxsmith.compiler.compare.structure import structure
-from onnxsmith.compiler.load import load_model
+from onnxsmith.compiler.closeness import logits
+from onnxsmith.compiler.compare.column import Beside, Limits, Setting
+from onnxsmith.compiler.compare.inputs import given_case, synthesize, text_case
+from onnxsmith.compiler.compare.known import know
+from onnxsmith.compiler.compare.pareto import pareto
+from onnxsmith.compiler.compare.profile import roofs
+from onnxsmith.compiler.compare.report import Comparison
+from onnxsmith.compiler.compare.variants import Opened, open_variant
+from onnxsmith.compiler.compare.worst import check_folder, save
+from onnxsmith.compiler.inputs import Case, cases
 from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.runtime.embed import RunFeeds
 from onnxsmith.runtime.feeds import Feeds
-from onnxsmith.runtime.measure import interleaved
-from onnxsmith.runtime.model import LoadedModel, load
 from onnxsmith.runtime.session import Provider
-
-# Idle threads of one session would spin on the cores that the other one is being timed on.
-_QUIET = {"session.force_spinning_stop": "1"}
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """The first variant and its results on the common inputs."""
-
-    model: LoadedModel
-    feeds: Feeds
-    mask: NDArray[Any] | None
-    outputs: Mapping[str, NDArray[Any]]
-    texts: Sequence[str]
-    embeddings: NDArray[np.float32] | None
-    pairs: int
-
-    def measure(self, variant: Variant, run: RunFeeds) -> Variant:
-        """``variant`` with its parity, search agreement and latency filled in."""
-        outputs = run(self.feeds)
-        if absent := sorted(set(self.outputs) - set(outputs)):
-            raise BadInput(
-                f"{variant.name}: no output {', '.join(absent)}, which the reference has; rename its outputs"
-            )
-        parity = tuple(output_parity(n, np.asarray(outputs[n]), x, self.mask) for n, x in self.outputs.items())
-        search = None
-        if self.embeddings is not None:
-            search = search_agreement(self.model.embed(self.texts, run=run), self.embeddings)
-        ratio = interleaved(partial(self.model.run, self.feeds), partial(run, self.feeds), self.pairs)
-        return replace(variant, parity=parity, search=search, latency=ratio, latency_ms=ratio.b_ms)
 
 
 def compare(
     paths: Sequence[str | Path],
     *,
-    shapes: Mapping[str, int] | None = None,
+    shapes: Mapping[str, int] | Sequence[Mapping[str, int]] | None = None,
     inputs: Feeds | None = None,
     texts: Sequence[str] | None = None,
     pairs: int = 20,
     peers: Mapping[str, RunFeeds] | None = None,
     provider: Provider = "cpu",
     threads: int | None = None,
+    names: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    quick: bool = False,
+    save_worst: str | Path | None = None,
 ) -> Comparison:
-    """Compare variants of one model: structure, latency, outputs, and search results when there are texts.
+    """Compare variants of one model: verdict, structure, errors against float64, latency, and what is dominated.
 
     Every variant runs at ORT_ENABLE_ALL with the session options recorded in it: a raw export has all of ONNX
     Runtime's own optimization. Runs of a variant and of the reference alternate in one process, both warm.
 
     Args:
-        paths: Artifact folders or .onnx files with equal input and output names; the first is the reference.
-        shapes: Sizes of dynamic dimensions by name; batch 1 and sequence 128 where none is given.
-        inputs: Arrays to run on; made from what the reference declares when None.
-        texts: Texts to embed and to search among, for a reference of task "embed".
+        paths: Artifact folders, .onnx files, and ``torch:FOLDER`` for a checkpoint in PyTorch; the first is the
+            reference.
+        shapes: Sizes of dynamic dimensions by name, one set or several; batch 1 and sequence 128 where none is given.
+        inputs: Arrays to time and judge on; made from what the graph declares when None.
+        texts: Texts to judge on; with a reference of task "embed" also to search among.
         pairs: Timed pairs of runs per variant.
         peers: Other implementations by name, from feeds to outputs, such as PyTorch.
         provider: "cpu" or "cuda".
         threads: Threads inside an operator; None leaves it to ONNX Runtime.
+        names: The reference's names of inputs and outputs by what variants call them.
+        limits: What makes a lossy variant "within budget".
+        quick: Leave out errors by layer, times by operator, memory and the first run.
+        save_worst: A folder for each variant's worst input, as .npz.
 
     Raises:
-        BadInput: A model cannot be used, or the names of inputs or outputs differ between variants.
+        BadInput: A model cannot be used, takes inputs that the reference lacks, or shares no output with it.
         BadUsage: There is nothing to compare with the reference, or ``shapes`` or ``pairs`` make no sense.
     """
     peers = peers or {}
     if not paths or len(paths) + len(peers) < 2:
         raise BadUsage("compare needs two or more variants, the reference first")
-    first, model, graph = _open(paths[0], provider, threads)
-    feeds = dict(inputs or synthesize(graph, model.inputs, shapes or {}, model.manifest.get("bounds", {})))
-    reference = _Reference(
-        model=model,
-        feeds=feeds,
-        mask=next((feeds[name] for name in mask_names(graph) if name in feeds), None),
-        outputs=model.run(feeds),
-        texts=texts or (),
-        embeddings=model.embed(texts) if texts else None,
-        pairs=pairs,
+    if save_worst is not None:
+        check_folder(Path(save_worst))
+    first = open_variant(paths[0], provider, threads, {})
+    others = [open_variant(path, provider, threads, names or {}, first) for path in paths[1:]]
+    others += [Opened(name, run) for name, run in peers.items()]
+    setting = Setting(pairs, provider, threads, limits or Limits(), quick)
+    beside, note = _beside(first, others, _sets(shapes), inputs, texts or (), setting)
+    columns = [beside.column(other) for other in others]
+    variants = (beside.own(columns), *columns)
+    if save_worst is not None:
+        for place, column in enumerate(columns, 1):
+            if column.accuracy:
+                save(Path(save_worst), place, column.accuracy, beside.known)
+    return Comparison(
+        variants,
+        {name: array.shape for name, array in beside.feeds[0].items()},
+        provider,
+        threads,
+        pairs,
+        tuple(pareto(variants)),
+        None if quick or provider != "cpu" else roofs(threads),
+        note,
     )
-    others = [_compare_file(reference, path, provider, threads) for path in paths[1:]]
-    others += [reference.measure(Variant(name), run) for name, run in peers.items()]
-    first = replace(first, latency_ms=statistics.median(v.latency.a_ms for v in others if v.latency))
-    sizes = {name: array.shape for name, array in feeds.items()}
-    return Comparison((first, *others), sizes, provider, threads, pairs)
 
 
-def _compare_file(reference: _Reference, path: str | Path, provider: Provider, threads: int | None) -> Variant:
-    variant, model, _ = _open(path, provider, threads)
-    for kind, ours, theirs in (
-        ("inputs", model.inputs, reference.model.inputs),
-        ("outputs", model.outputs, reference.model.outputs),
-    ):
-        found, expected = (sorted(info.name for info in infos) for infos in (ours, theirs))
-        if found != expected:
-            raise BadInput(f"{path}: expected {kind} {expected} as in the reference, found {found}; rename them")
-    return reference.measure(variant, model.run)
+def _sets(shapes: Mapping[str, int] | Sequence[Mapping[str, int]] | None) -> list[Mapping[str, int]]:
+    if shapes is None:
+        return [{}]
+    return [shapes] if isinstance(shapes, Mapping) else list(shapes) or [{}]
 
 
-def _open(path: str | Path, provider: Provider, threads: int | None) -> tuple[Variant, LoadedModel, ir.Model]:
-    graph = load_model(path)  # first: it says best what is wrong with a file
-    start = time.perf_counter()
-    model = load(path, provider=provider, threads=threads, config=_QUIET)
-    variant = Variant(
-        name=str(path),
-        session=", ".join(["ORT_ENABLE_ALL", *(f"{key}={value}" for key, value in model.config.items())]),
-        precision=model.manifest.get("precision"),
-        load_seconds=time.perf_counter() - start,
-        structure=structure(graph, model.artifact.model),
-    )
-    return variant, model, graph
+def _beside(
+    reference: Opened,
+    others: Sequence[Opened],
+    shapes: Sequence[Mapping[str, int]],
+    inputs: Feeds | None,
+    texts: Sequence[str],
+    setting: Setting,
+) -> tuple[Beside, str]:
+    """The inputs, and what the reference makes of them; a note says what could not be done."""
+    found = next(((o.graph, o.model) for o in (reference, *others) if o.graph is not None), None)
+    if found is None or found[1] is None:
+        raise BadInput("nothing says which inputs to make; compare with one ONNX model or more")
+    graph, host = found[0], found[1]
+    assert graph is not None
+    bounds = host.manifest.get("bounds", {})
+    feeds = [inputs] if inputs is not None else [synthesize(graph, host.inputs, sizes, bounds) for sizes in shapes]
+    given: list[Case] = [given_case("the given inputs", inputs, graph)] if inputs is not None else []
+    given += [text_case(texts, graph, host.artifact)] if texts else []
+    known, note = know(reference, graph, [*given, *cases(graph, bounds)])
+    searched = texts if host.manifest.get("task") == "embed" else ()
+    return Beside(reference, host, graph, feeds, known, logits(graph), searched, setting), note

@@ -9,10 +9,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxsmith.compiler.inputs import made_up, table_rows
+from onnxsmith.compiler.inputs import Case, made_up, table_rows
 from onnxsmith.errors import BadInput, BadUsage
-from onnxsmith.runtime.feeds import TensorInfo
+from onnxsmith.runtime.artifact import Artifact
+from onnxsmith.runtime.feeds import Feeds, TensorInfo
+from onnxsmith.runtime.tokenize import text_encoder
 
+_TEXTS = 16  # that make one input
 DEFAULTS = {"batch": 1, "sequence": 128}
 _ROLES = tuple(DEFAULTS)  # of the first two axes, whatever an exporter called them
 
@@ -44,6 +47,24 @@ def synthesize(
         shape = tuple(_size(info, axis, shapes, bounds) for axis in range(len(info.dims)))
         feeds[info.name] = _array(shape, info, info.name in masks, table_rows(values[info.name]), rng)
     return feeds
+
+
+def given_case(name: str, feeds: Feeds, model: ir.Model) -> Case:
+    """The user's own input as a case: rows without any allowed key do not count."""
+    masks = [np.asarray(feeds[mask]) for mask in mask_names(model) if mask in feeds]
+    rows = [mask.astype(bool).any(axis=1) for mask in masks if mask.ndim == 2]
+    size = max((len(array) for array in feeds.values() if np.ndim(array)), default=1)
+    return Case(name, dict(feeds), np.logical_and.reduce(rows) if rows else np.ones(size, bool))
+
+
+def text_case(texts: Sequence[str], model: ir.Model, artifact: Artifact) -> Case:
+    """The first texts as one padded batch. Raises BadInput for a model without a tokenizer, or with other inputs."""
+    encoder = text_encoder(artifact)
+    feeds = encoder.pad(encoder.encode(texts[:_TEXTS]))
+    wanted = [str(v.name) for v in model.graph.inputs if not v.is_initializer()]
+    if strange := [name for name in wanted if name not in feeds]:
+        raise BadInput(f"no text gives the input {', '.join(strange)}; give arrays (.npz) instead")
+    return given_case("the texts", {name: feeds[name] for name in wanted}, model)
 
 
 def mask_names(model: ir.Model) -> list[str]:
