@@ -71,11 +71,14 @@ def progress(text: str) -> Iterator[Callable[[int, int, str], None]]:
 
     console = _console(to_stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(plain(text), total=None)
-        yield lambda done, total, what: bar.update(
-            task, completed=done, total=total, description=f"{plain(text)}: {plain(what)}"
-        )
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task(plain(text), total=None)
+            yield lambda done, total, what: bar.update(
+                task, completed=done, total=total, description=f"{plain(text)}: {plain(what)}"
+            )
+    finally:
+        console.show_cursor()  # which stays hidden when Ctrl-C comes while the bar starts
 
 
 def heading(text: str) -> None:

@@ -26,7 +26,7 @@ _SETTINGS: dict[str, tuple[type, str]] = {
     "max_new_tokens": (int, "At most so many new tokens."),
     "min_new_tokens": (int, "At least so many new tokens."),
     "temperature": (float, "Sample: above 1 is more varied, below 1 is less."),
-    "top_k": (int, "Sample from so many best tokens; 0 is from all."),
+    "top_k": (int, "Sample from so many best tokens, 0 is from all; of --fill-mask and --classify, show so many."),
     "top_p": (float, "Sample from the best tokens that have so much of the probability."),
     "min_p": (float, "Sample from tokens with so much of the best one's probability."),
     "seed": (int, "Sample the same each time."),
@@ -162,5 +162,7 @@ def note_times(*results: Generated) -> None:
     rates = [rate for time in times if (rate := time.tokens_per_second)]
     speed = f" at {sum(rates) / len(rates):.1f} tokens/s" if rates else ""
     first = f"{times[0].first_token * 1e3:.0f} ms to the first token"
+    shares = [share for time in times if (share := time.roof_share)]
+    roof = f" ({sum(shares) / len(shares):.0%} of the memory roof)" if shares else ""
     cache = f"cache {max(time.bytes for time in times) / 1e6:.1f} MB"
-    console.note(f"{prompt} prompt tokens, {first}, {new} new tokens{speed}, {cache}")
+    console.note(f"{prompt} prompt tokens, {first}, {new} new tokens{speed}{roof}, {cache}")

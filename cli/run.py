@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import onnxsmith
-from onnxsmith.cli import console, files, generate, run_text
+from onnxsmith.cli import console, files, generate, run_task, run_text
 from onnxsmith.errors import BadUsage
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from onnxsmith.runtime.model import LoadedModel
 
 
 @click.command("run")
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--jsonl", type=click.Path(path_type=Path), help='A file of lines such as {"prompt": "Once"}.')
 @click.option("--output", type=click.Path(path_type=Path), help="An .npz, or for --jsonl a file of lines, to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines on stdout.")
+@run_task.options
 @generate.settings
 def command(
     path: Path,
@@ -44,12 +47,15 @@ def command(
 
     PATH is a folder that onnxsmith wrote, or any .onnx file. Texts come from --text, --file or standard
     input, one a line; raw tensors from --input. A model with a cache goes on from --prompt, answers in
-    --chat, or works through a --jsonl file; an encoder-decoder takes texts.
+    --chat, or works through a --jsonl file; an encoder-decoder takes texts. A BERT fills gaps, labels texts
+    or finds answers, whichever it was exported for.
     """
-    if sum((bool(texts), file is not None, tensors is not None, prompt is not None, chat, jsonl is not None)) > 1:
-        raise BadUsage("give one of --text, --file, --input, --prompt, --chat and --jsonl")
-    if output and (chat or prompt is not None):
-        raise BadUsage("--output holds embeddings, tensors or the lines of --jsonl; what is generated goes to stdout")
+    asked = run_task.asked({name: settings.pop(name) for name in run_task.OPTIONS})
+    chosen = (texts, file is not None, tensors is not None, prompt is not None, chat, jsonl is not None, asked)
+    if sum(map(bool, chosen)) > 1:
+        raise BadUsage("give one of --text, --file, --input, --prompt, --chat, --jsonl and what asks a BERT")
+    if output and (chat or prompt is not None or asked):
+        raise BadUsage("--output holds embeddings, tensors or the lines of --jsonl; anything else goes to stdout")
     if output:
         files.check_writable(output)
     if chat:
@@ -58,8 +64,10 @@ def command(
         return talk(onnxsmith.load(path), settings)
     if prompt is not None:
         return generate.run_prompt(onnxsmith.load(path), prompt, settings, as_json)
+    if asked:
+        return run_task.run(onnxsmith.load(path), *asked, settings["top_k"], as_json)
     if jsonl:
-        return generate.run_lines(onnxsmith.load(path), jsonl, output, settings)
+        return _run_lines(onnxsmith.load(path), jsonl, output, settings)
     if tensors:
         feeds = files.read_tensors(tensors)
         return _write(output, run_text.run_tensors(onnxsmith.load(path), feeds, as_json))
@@ -70,6 +78,13 @@ def command(
     if model.source is not None:
         return generate.run_sources(model, given, settings, as_json)
     return _write(output, run_text.run_texts(model, given, as_json))
+
+
+def _run_lines(model: LoadedModel, jsonl: Path, output: Path | None, settings: Mapping[str, Any]) -> None:
+    """By the model's task: what a BERT is asked, or what a decoder goes on from."""
+    if model.manifest.get("task") in run_task.ASKED:
+        return run_task.run_lines(model, jsonl, output, settings["top_k"])
+    return generate.run_lines(model, jsonl, output, settings)
 
 
 def _write(output: Path | None, results: Mapping[str, np.ndarray]) -> None:

@@ -98,8 +98,21 @@ def _manifest(source: str, found: Checkpoint, model: ir.Model) -> dict[str, Any]
         "max_length": found.max_length,
         "vocab_size": found.config.get("vocab_size"),
         **({"generation": dict(found.generation)} if found.generation else {}),
+        **_labels(found),
         **_text(found.text),
     }
+
+
+def _labels(found: Checkpoint) -> dict[str, Any]:
+    """Of a classifier: the names of its classes, and what its scores mean where the checkpoint says so."""
+    if found.task.name != "classify":
+        return {}
+    names = found.config.get("id2label")
+    (count,) = found.task.outputs[0].dims[1:]
+    known = names if isinstance(names, dict) else {}
+    labels = [str(known.get(str(n), f"LABEL_{n}")) for n in range(int(count))]
+    problem = found.config.get("problem_type")
+    return {"labels": labels, **({"problem_type": problem} if isinstance(problem, str) else {})}
 
 
 def _text(text: TextFiles | None) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from onnxsmith.runtime.bandwidth import logical_cores
 
 # Those for which ONNX Runtime has kernels of their own.
 _SETS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "i8mm", "sve")
@@ -45,7 +46,7 @@ def this_machine(threads: int | None = None) -> Machine:
 
 def _physical_cores() -> int:
     """Physical cores that this process may use; logical ones where the system does not tell."""
-    logical = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    logical = logical_cores()
     pairs = set(zip(_all("physical id"), _all("core id"), strict=False))
     return min(len(pairs) or logical, logical)
 

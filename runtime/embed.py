@@ -48,10 +48,15 @@ def embed_texts(
     parts = []
     for start in range(0, len(order), batch_size):
         batch = encoder.pad([tokens[index] for index in order[start : start + batch_size]], padding)
-        if strange := [name for name in inputs if name not in batch]:
-            raise BadInput(f"no text gives the input {', '.join(strange)}; run this model on arrays instead")
-        parts.append(np.asarray(run({name: batch[name] for name in inputs})[output], np.float32))
+        parts.append(np.asarray(run(feeds_of(batch, inputs))[output], np.float32))
     sorted_rows = np.concatenate(parts)
     rows = np.empty_like(sorted_rows)
     rows[order] = sorted_rows
     return rows
+
+
+def feeds_of(batch: Feeds, inputs: Collection[str]) -> dict[str, NDArray[Any]]:
+    """What ``TextEncoder.pad`` made, for a model with these inputs. Raises BadInput for one that no text gives."""
+    if strange := [name for name in inputs if name not in batch]:
+        raise BadInput(f"no text gives the input {', '.join(strange)}; run this model on arrays instead")
+    return {name: batch[name] for name in inputs}

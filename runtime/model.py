@@ -18,13 +18,16 @@ from onnxsmith.runtime.embed import RunFeeds, embed_texts
 from onnxsmith.runtime.feeds import Feeds, TensorInfo, check_feeds, check_ids
 from onnxsmith.runtime.options import recorded_config
 from onnxsmith.runtime.session import PROVIDERS, Provider, one_line, open_session
-from onnxsmith.runtime.tokenize import Padding, TextEncoder, text_encoder
+from onnxsmith.runtime.tokenize import Padding, Text, TextEncoder, text_encoder
 
 if TYPE_CHECKING:
     from onnxsmith.runtime.generation.call import Stream
     from onnxsmith.runtime.generation.model import GenerativeModel
     from onnxsmith.runtime.generation.prompts import Prompts
     from onnxsmith.runtime.generation.result import Generated
+    from onnxsmith.runtime.tasks.answer import Answer
+    from onnxsmith.runtime.tasks.classify import Label
+    from onnxsmith.runtime.tasks.fill_mask import Filling
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,24 @@ class LoadedModel:
             padding=padding,
             batch_size=batch_size,
         )
+
+    def fill_mask(self, texts: Sequence[str], *, top_k: int = 5) -> list[list[list[Filling]]]:
+        """The best tokens for each gap of each text, for models whose task is "fill-mask"; see ``tasks.fill_mask``."""
+        from onnxsmith.runtime.tasks.fill_mask import fill_mask
+
+        return fill_mask(self, texts, top_k=top_k)
+
+    def classify(self, texts: Sequence[Text]) -> list[list[Label]]:
+        """All labels of each text or pair, for models whose task is "classify"; see ``tasks.classify``."""
+        from onnxsmith.runtime.tasks.classify import classify
+
+        return classify(self, texts)
+
+    def answer(self, question: str, context: str, *, max_answer_len: int = 15) -> Answer:
+        """The part of the context that answers, for models whose task is "answer-span"; see ``tasks.answer``."""
+        from onnxsmith.runtime.tasks.answer import answer
+
+        return answer(self, question, context, max_answer_len=max_answer_len)
 
     def prompt(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
         """The text that the model's chat template makes of messages; see ``onnxsmith.runtime.chat.render``.

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.runtime.artifact import Artifact
@@ -24,6 +24,27 @@ class Tokens:
 
     ids: Sequence[int]
     type_ids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A question and a part of its context. ``words``: where the word of each token stands in the context, if it does.
+
+    A place is the first character and the one after the last.
+    """
+
+    tokens: Tokens
+    words: tuple[tuple[int, int] | None, ...]
+
+    @classmethod
+    def of(cls, encoding: Encoding) -> Window:
+        """From what the tokenizers library gives for a pair."""
+        places = zip(encoding.sequence_ids, encoding.word_ids, encoding.offsets, strict=True)
+        words = [
+            None if side != 1 else offsets if word is None else encoding.word_to_chars(word, 1)
+            for side, word, offsets in places
+        ]
+        return cls(Tokens(encoding.ids, encoding.type_ids), tuple(words))
 
 
 class TextEncoder:
@@ -53,6 +74,7 @@ class TextEncoder:
         for index, text in enumerate(texts):
             if not (_is_pair(text) or isinstance(text, str)):
                 raise BadInput(f"text {index}: expected a string, found {type(text).__name__}")
+            _check_unicode(text)
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=add_special_tokens)
         tokens = [Tokens(e.ids, e.type_ids) for e in found]
         for index, one in enumerate(tokens):
@@ -60,9 +82,35 @@ class TextEncoder:
                 raise BadInput(f"text {index}: the tokenizer finds no token in {texts[index]!r}; leave it out")
         return tokens
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, special tokens left out; half a character at an end becomes U+FFFD."""
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+    def windows(self, question: str, context: str, overlap: int) -> list[Window]:
+        """A question with each part of a context that is too long for one text; neighbours share some tokens.
+
+        Raises BadInput for a question that leaves no place for a context beside it, or a context without a token.
+        """
+        _check_unicode((question, context))
+        limits = self._tokenizer.truncation
+        special = self._tokenizer.num_special_tokens_to_add(True)
+        asked = len(self._tokenizer.encode(question, add_special_tokens=False).ids)
+        if limits is not None and (room := limits["max_length"] - special - asked) <= overlap:
+            raise BadInput(
+                f"the question has {asked} tokens, which leaves place for {max(room, 0)} of the context, "
+                f"and more than {overlap} are needed; shorten it"
+            )
+        whole = self._tokenizer if limits is None else self._overlapping(limits["max_length"], overlap)
+        first = whole.encode(question, context)
+        found = [Window.of(one) for one in (first, *first.overflowing)]
+        if not any(span for window in found for span in window.words):
+            raise BadInput(f"the tokenizer finds no token in the context {context[:60]!r}; give a text with an answer")
+        return found
+
+    def _overlapping(self, length: int, overlap: int) -> Tokenizer:
+        tokenizer = Tokenizer.from_str(self._tokenizer.to_str())
+        tokenizer.enable_truncation(length, stride=overlap, strategy="only_second")
+        return tokenizer
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of ids; half a character at an end becomes U+FFFD."""
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
 
     def text_of(self, id: int) -> str:
@@ -99,6 +147,15 @@ def text_encoder(artifact: Artifact, *, truncate: bool = True) -> TextEncoder:
     pad_id, padding = manifest.get("special_tokens", {}).get("pad", 0), manifest.get("padding_side", "right")
     limit = min(limits, default=None) if truncate else None
     return TextEncoder(path, limit, pad_id=pad_id, padding=padding)
+
+
+def _check_unicode(text: Text) -> None:
+    """Raises BadInput for half of a surrogate pair, as which bytes that are not UTF-8 come from a terminal."""
+    for part in (text,) if isinstance(text, str) else text:
+        try:
+            part.encode()
+        except UnicodeEncodeError as error:
+            raise BadInput(f"not Unicode text (character {error.start} of {part[:40]!r}); give UTF-8") from None
 
 
 def _is_pair(text: object) -> bool:

@@ -27,8 +27,10 @@ class Broken(Exception):
 class Worker:
     """A running engine. What it prints goes to ``log``. Making one raises Broken when the model does not load."""
 
+    module = "benchmarks.bench.worker"  # the program that runs in the process
+
     def __init__(self, engine: Engine, folder: Path, threads: int, log: IO[bytes]) -> None:
-        words = [engine.python, "-m", "benchmarks.bench.worker", engine.adapter, engine.variant, folder, threads]
+        words = [engine.python, "-m", self.module, engine.adapter, engine.variant, folder, threads]
         numbers = {name: str(threads) for name in _THREADS}
         self.engine = engine
         self._process = subprocess.Popen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,14 @@ def write(run: Run, root: Path) -> None:
     plot = Path(__file__).with_name("plot.py")
     subprocess.run([PEERS, plot, results, document.with_suffix(".svg")], check=True)
     text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    after = rest.partition(END)[2]
-    generated = "\n".join([before + BEGIN, "", *_markdown(run), "", END])
-    document.write_text(generated + after, encoding="utf-8")
+    document.write_text(rewritten(text, BEGIN, END, _markdown(run)), encoding="utf-8")
+
+
+def rewritten(text: str, begin: str, end: str, lines: Iterable[str]) -> str:
+    """A text with other lines between its two marks."""
+    before, _, rest = text.partition(begin)
+    after = rest.partition(end)[2]
+    return "\n".join([before + begin, "", *lines, "", end]) + after
 
 
 def show(run: Run) -> None:

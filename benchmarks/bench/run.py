@@ -43,8 +43,8 @@ from onnxsmith.cli.demo import find_checkpoint
 from onnxsmith.compiler.machine import this_machine
 
 SHAPES = tuple((batch, length) for batch in (1, 8) for length in (8, 32, 128, 384))
-_SECONDS = 60  # that a cell is to take: where runs are long, there are fewer rounds
-_LEAST = 8
+_SECONDS = 20  # that a cell is to take: where runs are long, there are fewer rounds
+_LEAST = 6
 AGAIN = " again"  # a second worker of the reference: what the machine's noise alone does
 Cell = dict[str, Any]
 

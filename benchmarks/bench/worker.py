@@ -29,26 +29,24 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(adapter: str, variant: str, folder: Path, threads: int) -> None:
-    if sys.platform == "linux":  # a stopped process must not outlive the one that would wake it
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    answers = _private_stdout()
+    answers = begin()
     prepare: Prepare | None = None
     try:
         prepare = import_module(f"benchmarks.bench.adapters.{adapter}").open_engine(folder, variant, threads)
-        _answer(answers, {})
+        answer(answers, {})
     except Exception as e:  # an engine's own fault, whatever it is, is its result
-        _answer(answers, {"why": reason(e)})
+        answer(answers, {"why": reason(e)})
     run: Run | None = None
     for line in sys.stdin:
         try:
             asked = json.loads(line)
             if "shape" in asked and prepare is not None:
                 run = prepare(random_ids(folder, *asked["shape"], seed=0))
-                _answer(answers, _first_runs(run, Path(asked["output"])))
+                answer(answers, _first_runs(run, Path(asked["output"])))
             elif run is not None:
-                _answer(answers, {"seconds": _timed(run, asked["run"], asked["warm"])})
+                answer(answers, {"seconds": _timed(run, asked["run"], asked["warm"])})
         except Exception as e:
-            _answer(answers, {"why": reason(e)})
+            answer(answers, {"why": reason(e)})
 
 
 def random_ids(folder: Path, batch: int, length: int, seed: int) -> Ids:
@@ -84,14 +82,17 @@ def _timed(run: Run, times: int, warm: int) -> list[float]:
     return found
 
 
-def _private_stdout() -> TextIO:
-    """The stdout that was given; what libraries print from now on goes to stderr."""
+def begin() -> TextIO:
+    """Tie this process to its parent; gives the stdout for answers, what libraries print from now on goes to stderr."""
+    if sys.platform == "linux":  # a stopped process must not outlive the one that would wake it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     private = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return private
 
 
-def _answer(stream: TextIO, content: dict[str, Any]) -> None:
+def answer(stream: TextIO, content: dict[str, Any]) -> None:
+    """Send one line."""
     print(json.dumps(content), file=stream, flush=True)
 
 

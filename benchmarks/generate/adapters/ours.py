@@ -1,0 +1,56 @@
+"""onnxsmith, as its users get it: exported from the checkpoint, optimized with a cache, loaded, generating."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import onnxsmith
+from benchmarks.bench.engines import code
+from benchmarks.generate.adapters import Generate, Ids, Said
+
+_OTHER = (3, 3)
+_PARTS = {"encoder": "encoder-with-present", "decoder": "decoder-with-past"}
+
+
+def open_engine(folder: Path, variant: str, threads: int) -> Generate:
+    model = onnxsmith.load(_compiled(folder, variant), threads=threads)
+
+    def generate(prompts: Ids, new: int, beams: int) -> Said:
+        model.generate([_OTHER], max_new_tokens=1)  # a call reads no prompt again that the cache still holds
+        found = model.generate(prompts, max_new_tokens=new, eos_token_id=(), num_beams=beams, do_sample=False)
+        time = found.timing
+        return Said([list(ids) for ids in found.sequences], time.first_token, time.total, time.read)
+
+    return generate
+
+
+def _compiled(folder: Path, variant: str) -> Path:
+    """The artifact of a precision, made again whenever our code has changed."""
+    path = folder / f"onnxsmith-{variant}-{code()}"
+    if path.exists():
+        return path
+    for stale in folder.glob(f"onnxsmith-{variant}-{'?' * len(code())}"):
+        shutil.rmtree(stale)
+    kind = json.loads((folder / "checkpoint" / "config.json").read_text(encoding="utf-8"))["model_type"]
+    made = folder / f"making-{variant}"
+    shutil.rmtree(made, ignore_errors=True)
+    if kind == "llama":
+        _compile(folder, kind, "causal-lm", made, variant)
+    else:
+        for part, task in _PARTS.items():
+            _compile(folder, "t5" if kind == "t5" else "bart", task, made / part, variant)
+    made.rename(path)
+    return path
+
+
+def _compile(folder: Path, architecture: str, task: str, made: Path, variant: str) -> None:
+    plain = folder / f"plain-{code()}-{task}"
+    if not plain.exists():
+        for stale in folder.glob(f"plain-*-{task}"):
+            shutil.rmtree(stale)
+        onnxsmith.export(architecture, plain, checkpoint=folder / "checkpoint", task=task)
+    made.parent.mkdir(exist_ok=True)
+    cache = task == "causal-lm"
+    onnxsmith.optimize(plain, made, precision=variant, cache=cache, verify="off", tuned=False)
