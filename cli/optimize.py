@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import onnxsmith
-from onnxsmith.cli import console, files, tables
+from onnxsmith.cli import compiling, console, files, tables
 from onnxsmith.cli import dims as dims_option
 
 if TYPE_CHECKING:
@@ -18,20 +18,7 @@ if TYPE_CHECKING:
 @click.command("optimize")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder or .onnx to write.")
-@click.option(
-    "--target",
-    type=click.Choice(["cpu", "cuda", "onnx"]),
-    default="cpu",
-    show_default=True,
-    help="Where it will run; onnx is any runtime. No GPU is needed to compile for cuda.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "fp16", "bf16", "int8", "int8-weights", "int4"]),
-    default="fp32",
-    show_default=True,
-    help="fp16 and bf16 are for cuda. int8 computes in integers; int8-weights and int4 store weights in blocks.",
-)
+@compiling.options
 @click.option(
     "--calibrate",
     "samples",
@@ -44,10 +31,6 @@ if TYPE_CHECKING:
     metavar="METRIC=NUMBER,...",
     help="Leave layers in higher precision until this holds: cosine, least-cosine, rms, kl, top1.",
 )
-@click.option("--half-io", is_flag=True, help="With fp16 and bf16: inputs and outputs in 16 bits too, such as a cache.")
-@click.option("--cache", is_flag=True, help="Give a decoder a cache of keys and values; it scores the last token.")
-@click.option("--all-logits", is_flag=True, help="With --cache: score all tokens.")
-@click.option("--unpad", is_flag=True, help="Compute no padded positions: outputs are zero there, equal elsewhere.")
 @click.option(
     "--verify",
     type=click.Choice(["final", "each", "off"]),
@@ -60,7 +43,6 @@ if TYPE_CHECKING:
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that tune measured with. [default: one per core]")
 @click.option("--strict", is_flag=True, help="Fail on a rewrite that breaks parity instead of rolling it back.")
-@dims_option.option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
 def command(
     source: Path,
@@ -69,16 +51,13 @@ def command(
     precision: str,
     samples: Path | None,
     budget: str | None,
-    half_io: bool,
-    cache: bool,
-    all_logits: bool,
-    unpad: bool,
     verify: Verify,
     tuned: bool,
     threads: int | None,
     strict: bool,
     dims: tuple[str, ...],
     as_json: bool,
+    **others: Any,
 ) -> None:
     """Make an ONNX Transformer faster, and check it.
 
@@ -95,14 +74,11 @@ def command(
             verify=verify,
             strict=strict,
             dims=named,
-            half_io=half_io,
-            cache=cache,
-            all_logits=all_logits,
-            unpad=unpad,
             calibrate=files.read_samples(samples) if samples is not None else None,
             budget=budget,
             tuned=tuned,
             threads=threads,
+            **others,
         )
     if as_json:
         console.emit_json(report.to_json())

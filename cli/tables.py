@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from onnxsmith.cli import console
 
 if TYPE_CHECKING:
-    from onnxsmith.compiler.compare import Comparison, Variant
     from onnxsmith.compiler.report import OptimizeReport, RuleSummary
     from onnxsmith.compiler.sensitivity import Layer
     from onnxsmith.compiler.sites import Site
@@ -109,43 +108,6 @@ def _worst(layer: Layer, of_logits: bool) -> Iterator[str]:
     if of_logits:
         yield f"{max(c.kl for c in layer.closeness if c.kl is not None):.1e}"
         yield f"{min(c.top1 for c in layer.closeness if c.top1 is not None):.2%}"
-
-
-def print_comparison(comparison: Comparison) -> None:
-    """One row per variant: size and nodes, latency against the first one, and how far the outputs differ."""
-    shapes = ", ".join(f"{name} {list(shape)}" for name, shape in comparison.shapes.items())
-    columns = (
-        "variant",
-        ">size",
-        ">nodes",
-        ">ms",
-        ">time / first",
-        ">95% interval",
-        ">rms error",
-        ">least cosine",
-    )
-    searched = any(variant.search for variant in comparison.variants)
-    rows = [_variant_row(variant) for variant in comparison.variants]
-    on_texts = (">texts: least cosine", ">texts: same nearest") if searched else ()
-    console.table(f"variants at {shapes}", (*columns, *on_texts), rows)
-    noise = [variant.latency for variant in comparison.variants if variant.latency]
-    low, high = min(ratio.aa_low for ratio in noise), max(ratio.aa_high for ratio in noise)
-    console.emit(f"the first variant timed against itself: {low:.3f}-{high:.3f}")
-
-
-def _variant_row(variant: Variant) -> tuple[str, ...]:
-    found, ratio, search = variant.structure, variant.latency, variant.search
-    return (
-        variant.name,
-        megabytes(found.size) if found else "",
-        str(found.nodes) if found else "",
-        f"{variant.latency_ms:.2f}" if variant.latency_ms is not None else "",
-        f"{ratio.median:.3f}" if ratio else "",
-        f"{ratio.low:.3f}-{ratio.high:.3f}" if ratio else "",
-        f"{max(p.relative_rms for p in variant.parity):.1e}" if variant.parity else "",
-        f"{min(p.min_cosine for p in variant.parity):.7f}" if variant.parity else "",
-        *((f"{search.min_cosine:.7f}", f"{search.top1:.1%}") if search else ()),
-    )
 
 
 def times(ratio: float | None) -> str:

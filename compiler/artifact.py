@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxsmith.compiler.atomic import replacing
 from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.passes.engine.absent import AbsentTensor
-from onnxsmith.runtime.artifact import MANIFEST, MODEL, SIDECARS
+from onnxsmith.runtime.artifact import CERTIFICATE, DECODER, ENCODER, MANIFEST, MODEL, SIDECARS
 
 _INLINE_LIMIT = 32_000_000  # beyond it protobuf's copies of the weights would cost more memory than the model
 _EXTERNAL_FROM = 1_000_000  # smaller models stay one file even in a folder
@@ -47,49 +47,91 @@ def check_writable(target: Path, *, absent: bool = False) -> None:
 
 def _refuse_foreign(folder: Path) -> None:
     """The folder will be replaced: everything in it must be what an earlier run of ours wrote."""
+    parts = [part for part in (folder / ENCODER, folder / DECODER) if (part / MANIFEST).is_file()]
+    for part in parts:
+        _refuse_foreign(part)
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         manifest = {}
     sidecars = [str(manifest.get(key)) for key in SIDECARS] if isinstance(manifest, dict) else []
-    ours = {MODEL, MODEL + _DATA, MANIFEST, *sidecars} if (folder / MANIFEST).is_file() else set()
-    foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours)
+    ours = {MODEL, MODEL + _DATA, MANIFEST, CERTIFICATE, *sidecars} if (folder / MANIFEST).is_file() else set()
+    foreign = sorted(path.name for path in folder.iterdir() if path.name not in ours and path not in parts)
     if foreign:
         raise BadInput(f"{folder} holds other files ({foreign[0]}); give a new folder, or one that onnxsmith wrote")
 
 
 def write_artifact(
-    target: str | Path, model: ir.Model, manifest: Mapping[str, Any], sidecars: Mapping[str, bytes] | None = None
+    target: str | Path,
+    model: ir.Model,
+    manifest: Mapping[str, Any],
+    sidecars: Mapping[str, bytes] | None = None,
+    certificate: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a folder (model, weights, manifest, sidecars), or the model alone if the target ends with .onnx.
 
-    ``sidecars`` are contents by file name; ``manifest`` names them under the keys SIDECARS. What stood there is
-    replaced at the end, at one stroke; see :func:`replacing`.
+    ``sidecars`` are contents by file name; ``manifest`` names them under the keys SIDECARS. A ``certificate`` goes
+    beside them, with the digests of the model's files. What stood there is replaced at the end, at one stroke; see
+    :func:`replacing`.
 
     Raises:
         BadInput: as :func:`check_writable`; the model's own weights would be replaced; or the disk refuses.
     """
     target = Path(target)
+    with _replaced(target, [model]) as made:
+        if target.suffix == ".onnx":
+            write_model(made, model, _INLINE_LIMIT)
+        else:
+            _write_folder(made, model, manifest, sidecars or {}, certificate)
+
+
+def write_parts(
+    target: Path,
+    parts: Mapping[str, tuple[ir.Model, Mapping[str, Any], Mapping[str, Any] | None]],
+    sidecars: Mapping[str, bytes],
+) -> None:
+    """Write a folder of artifacts by name: models, manifests and certificates, each with the sidecars.
+
+    Raises as the above.
+    """
+    with _replaced(target, [model for model, _, _ in parts.values()]) as made:
+        made.mkdir()
+        for name, (model, manifest, certificate) in parts.items():
+            _write_folder(made / name, model, manifest, sidecars, certificate)
+
+
+@contextmanager
+def _replaced(target: Path, models: Iterable[ir.Model]) -> Iterator[Path]:
     check_writable(target)
-    _refuse_own_source(target, model)
+    for model in models:
+        _refuse_own_source(target, model)
     try:
         target.absolute().parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as made:
-            if target.suffix == ".onnx":
-                write_model(made, model, _INLINE_LIMIT)
-            else:
-                _write_folder(made, model, manifest, sidecars or {})
+            yield made
     except OSError as e:
         raise BadInput(f"cannot write {target}: {e.strerror or e}") from e
 
 
-def _write_folder(folder: Path, model: ir.Model, manifest: Mapping[str, Any], sidecars: Mapping[str, bytes]) -> None:
+def _write_folder(
+    folder: Path,
+    model: ir.Model,
+    manifest: Mapping[str, Any],
+    sidecars: Mapping[str, bytes],
+    certificate: Mapping[str, Any] | None,
+) -> None:
     folder.mkdir()
     write_model(folder / MODEL, model, _EXTERNAL_FROM)
     for name, contents in sidecars.items():
         (folder / name).write_bytes(contents)
-    text = json.dumps(dict(manifest), indent=2, sort_keys=True, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    _write_json(folder / MANIFEST, manifest)
+    if certificate is not None:
+        files = {path.name: sha256(path) for path in sorted(folder.glob(f"{MODEL}*"))}
+        _write_json(folder / CERTIFICATE, {**certificate, "files": files})
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(dict(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _refuse_own_source(target: Path, model: ir.Model) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import onnx_ir as ir
 
 from onnxsmith.compiler import pipeline, sites
-from onnxsmith.compiler.artifact import check_writable, sha256, write_artifact
+from onnxsmith.compiler.artifact import check_writable, sha256, write_artifact, write_parts
 from onnxsmith.compiler.budget import Budget
 from onnxsmith.compiler.budget import parse as parse_budget
 from onnxsmith.compiler.choices import Choices, choose
@@ -23,18 +23,23 @@ from onnxsmith.compiler.closeness import Closeness, check_closeness
 from onnxsmith.compiler.dims import Dims, name_dims
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
+from onnxsmith.compiler.parts import Compilation, Compiled, Given
 from onnxsmith.compiler.pipeline import Logits
+from onnxsmith.compiler.reads import step_bytes
 from onnxsmith.compiler.report import OptimizeReport, ParityReport, summarize
-from onnxsmith.compiler.samples import Given, Samples, split
+from onnxsmith.compiler.samples import Given as Inputs
+from onnxsmith.compiler.samples import Samples, split
 from onnxsmith.compiler.sensitivity import Search, both
 from onnxsmith.compiler.target import QUANTIZED, Target
 from onnxsmith.compiler.target import target as find_target
+from onnxsmith.compiler.verify import Evidence
 from onnxsmith.errors import BadInput, BadUsage, CheckFailed
 from onnxsmith.passes.cache import recorded
 from onnxsmith.passes.canonicalize import canonicalize
 from onnxsmith.passes.engine.values import dims as dims_of
+from onnxsmith.passes.optimize.last_token import LAST_TOKEN
 from onnxsmith.passes.optimize.unpad import CONTRACT, UNPADDED
-from onnxsmith.runtime.artifact import Artifact, open_artifact
+from onnxsmith.runtime.artifact import DECODER, ENCODER, Artifact, open_artifact
 from onnxsmith.runtime.options import METADATA_KEY, encode_config
 
 Verify = Literal["final", "each", "off"]
@@ -54,12 +59,13 @@ def optimize(
     dims: Dims | None = None,
     half_io: bool = False,
     unpad: bool = False,
-    calibrate: Given | None = None,
+    calibrate: Inputs | None = None,
     budget: str | None = None,
     tuned: bool = True,
     threads: int | None = None,
     cache: bool = False,
     all_logits: bool = False,
+    last_token: bool = False,
 ) -> OptimizeReport:
     """Optimize the model at ``source`` and write it to ``output`` (None: only report).
 
@@ -82,12 +88,14 @@ def optimize(
         tuned: let what `tune` measured on this machine go before the shipped table of costs.
         threads: use what was measured with that many threads inside an operator; None is what ONNX Runtime takes.
         cache: give a causal decoder a cache of keys and values, and let it give logits of each row's last token alone.
-            The manifest's entry ``cache`` says how it is run. A model where that cannot be is left as it is, with a
-            remark.
+            An encoder-decoder becomes a folder of two models, encoder/ and decoder/. The manifest's entry ``cache``
+            says how it is run. A model where that cannot be is left as it is, with a remark.
         all_logits: with a cache, give logits of all tokens.
+        last_token: let a causal model without a cache give logits of each row's last token alone, [B, 1, V].
 
     Raises:
-        BadInput: the model or the output cannot be used. BadUsage: no such target, precision or verification.
+        BadInput: the model or the output cannot be used, or last_token cannot be had. BadUsage: no such target,
+            precision or verification.
         CheckFailed: parity does not hold, or no layer keeps the budget (and nothing is written).
     """
     if verify not in ("final", "each", "off"):
@@ -99,16 +107,18 @@ def optimize(
         raise BadUsage("calibrate and budget are for lossy precisions, and fp32 is none; choose one, such as int8")
     if all_logits and not cache:
         raise BadUsage("all_logits is for a model with a cache, any other gives all it gave; add cache")
+    if last_token and (cache or unpad):
+        raise BadUsage("last_token is for models with their padding, and a cache implies it; choose one of the three")
     if cache and unpad:
         raise BadUsage("a model with a cache has no padding to remove; choose cache or unpad")
-    job = _Job(artifact, where, precision, strict, dims or {}, half_io, unpad, _logits(cache, all_logits))
+    job = _Job(artifact, where, precision, strict, dims or {}, half_io, unpad, last_token, _logits(cache, all_logits))
     if tuned:
         job.tune(threads)
     job.judge(calibrate, parse_budget(budget) if budget is not None else None)
-    report, model = job.run(verify)
+    report, compiled = job.run(verify)
     if output is not None:
         with job.timed("write"):
-            job.write(Path(output), model, report)
+            job.write(Path(output), compiled, report)
     return report
 
 
@@ -135,14 +145,16 @@ class _Job:
     dims: Dims
     half_io: bool
     unpad: bool
+    last_token: bool
     cache: Logits | None = None
     choices: Choices | None = None
     samples: Samples = field(default_factory=Samples)
     budget: Budget = field(default_factory=lambda: Budget(()))
     seconds: dict[str, float] = field(default_factory=dict)
     digests: dict[str, Future[str]] = field(default_factory=dict)
+    certificates: Sequence[dict[str, Any] | None] = ()
 
-    def judge(self, given: Given | None, budget: Budget | None) -> None:
+    def judge(self, given: Inputs | None, budget: Budget | None) -> None:
         """Take the user's samples and budget. Raises BadInput for samples that do not fit the model."""
         self.samples = split(given, self.load(), self.source) if given is not None else self.samples
         self.budget = budget or self.budget
@@ -161,57 +173,70 @@ class _Job:
         yield
         self.seconds[step] = round(self.seconds.get(step, 0) + time.perf_counter() - start, 3)
 
-    def run(self, verify: Verify) -> tuple[OptimizeReport, ir.Model]:
-        report, model = self._attempt(verify)
+    def run(self, verify: Verify) -> tuple[OptimizeReport, Compiled]:
+        report, compiled = self._attempt(verify)
         if report.parity is None or report.parity.fine:
-            return report, model
+            return report, compiled
         if verify == "final" and not self.strict:
             return self.run("each")  # something broke parity: find it and go on without it
         raise CheckFailed(f"the result differs from the original ({report.parity}); nothing was written")
 
-    def _attempt(self, verify: Verify) -> tuple[OptimizeReport, ir.Model]:
+    def _attempt(self, verify: Verify) -> tuple[OptimizeReport, Compiled]:
         with self.timed("load"):
             original = self.load()
         self.digests = self.digests or _digests({self.source.model, *_weights_files(original)})
         nodes, size = original.graph.num_nodes(), _bytes(original)
-        steps = self._steps()
-        observer = self._observer() if verify == "each" and not self.source.is_structure else None
+        evidence: list[Evidence] | None = [] if verify == "each" and not self.source.is_structure else None
         search = Search(self.budget, self.samples.judging or self._cases) if self.budget.limits else None
+        compilation = Compilation(
+            self._steps, lambda given: both(search, self._observer(given, evidence)), budgeted=search is not None
+        )
         with self.timed("compile"):
             model = canonicalize(original)
+            before = model.clone() if verify != "off" else None
             anchors = sites.find(model)
-            outcome = pipeline.run(model, steps, both(search, observer))
+            compiled = compilation.parts(model) if self.cache else compilation.whole(model, cache=False)
+        outcome = compiled.outcome
+        self._check_last_token(outcome)
         if outcome.undone and self.strict:
             worst = outcome.undone[0]
             raise CheckFailed(f"rule {worst.rule} breaks parity at {worst.output}; run without --strict to go on")
         with self.timed("verify"):
-            closeness = self._closeness(outcome) if verify != "off" or search else []
+            closeness = self._closeness(compiled) if verify != "off" or search else []
             if search:
                 search.check(closeness)
-            parity = self._parity(outcome, closeness) if verify != "off" else _unchecked(closeness)
+            parity = self._parity(compiled, closeness) if verify != "off" else _unchecked(closeness)
+            if before is not None and parity is not None and parity.evidence and parity.fine:
+                self.certificates = self._certified(before, compiled.exact, parity, verify)
         report = OptimizeReport(
-            sites.settle(anchors, outcome.model, outcome.remarks),
+            sites.settle(anchors, compiled.models, outcome.remarks),
             outcome.remarks + (self.choices.remarks() if self.choices else []),
-            summarize(outcome.applied, observer.evidence if observer else [], outcome.undone),
+            summarize(outcome.applied, evidence or [], outcome.undone),
             parity,
             nodes,
-            outcome.model.graph.num_nodes(),
+            sum(model.graph.num_nodes() for model in compiled.models),
             size,
-            _bytes(outcome.model),
+            sum(map(_bytes, compiled.models)),
             self.seconds,
             search.layers if search else [],
         )
-        return report, outcome.model
+        return report, compiled
 
-    def _steps(self) -> list[pipeline.Pass]:
+    def _check_last_token(self, outcome: pipeline.Outcome) -> None:
+        """Who asks for other outputs must not be given the old ones."""
+        if refused := next((r for r in outcome.remarks if r.rule == "last-token" and r.kind == "missed"), None):
+            raise BadInput(f"{self.source.model}: no logits of the last token: {refused.reason}; leave last_token out")
+
+    def _steps(self, given: Given, cache: bool) -> list[pipeline.Pass]:
         return pipeline.passes(
             self.target,
             self.precision,
             self._bounds(),
             keep_io=not self.half_io,
-            samples=self.samples.calibrating,
+            samples=given(self.samples.calibrating),
             without_padding=self.unpad,
-            cache=self.cache,
+            cache=self.cache if cache else None,
+            only_last=self.last_token,
         )
 
     def _bounds(self) -> dict[str, int]:
@@ -224,22 +249,25 @@ class _Job:
 
         return runnable(self.load(), self._bounds())
 
-    def _observer(self) -> Any:
+    def _observer(self, given: Given, evidence: list[Evidence] | None) -> pipeline.Observer | None:
+        """Adds to the evidence; none where none is wanted."""
         from onnxsmith.compiler.verify import EachPass
 
-        return EachPass(self._cases)
+        return None if evidence is None else EachPass(given(self._cases), evidence)
 
-    def _closeness(self, outcome: pipeline.Outcome) -> list[Closeness]:
+    def _closeness(self, compiled: Compiled) -> list[Closeness]:
         """What lossy passes cost, on the samples that calibrated nothing."""
         from onnxsmith.compiler.cached import closeness_cached
 
-        if self.source.is_structure or outcome.exact is None:
+        if self.source.is_structure or compiled.outcome.exact is None:
             return []
-        cases = self.samples.judging or self._cases
-        check = closeness_cached if recorded(outcome.model) else check_closeness
-        return check(self.load(), outcome.model, cases, self.target.session)
+        cases, config = self.samples.judging or self._cases, self.target.session
+        model, *encoder = compiled.models
+        if recorded(model) is None:
+            return check_closeness(self.load(), model, cases, config)
+        return closeness_cached(self.load(), model, cases, config, *encoder)
 
-    def _parity(self, outcome: pipeline.Outcome, closeness: list[Closeness]) -> ParityReport:
+    def _parity(self, compiled: Compiled, closeness: list[Closeness]) -> ParityReport:
         """Everything up to the first lossy pass is held to the parity rule; what a lossy one gives is told."""
         from onnxsmith.compiler.cached import check_cached
         from onnxsmith.compiler.verify import Unverifiable, check_whole
@@ -248,21 +276,50 @@ class _Job:
             return self._unverified("weights are absent")
         original, cases, config = self.load(), self._cases, self.target.session
         try:
-            check = check_cached if recorded(outcome.model) else check_whole
-            exact = check(original, outcome.exact or outcome.model, cases, config)
+            model, *encoder = compiled.exact
+            if recorded(model) is None:
+                exact = check_whole(original, model, cases, config)
+            else:
+                exact = check_cached(original, model, cases, config, *encoder)
             return ParityReport(exact, closeness, _NOT_RUN.get(self.target.name, ""))
         except Unverifiable as e:
             return self._unverified(str(e), closeness)
+
+    def _certified(
+        self, before: ir.Model, made: Sequence[ir.Model], parity: ParityReport, verify: Verify
+    ) -> list[dict[str, Any]]:
+        import onnxruntime
+
+        from onnxsmith.compiler.certificate import certificate
+
+        facts = {
+            "source": {name: digest.result() for name, digest in self.digests.items()},
+            "precision": self.precision,
+            "target": self.target.name,
+            "verify": verify,
+            "versions": {"onnxruntime": onnxruntime.__version__, **_versions("onnxsmith", "onnx", "onnx-ir")},
+        }
+        return [certificate(before, model, self._cases, parity.evidence, **facts) for model in made]
 
     def _unverified(self, reason: str, closeness: Sequence[Closeness] = ()) -> ParityReport:
         if self.strict:
             raise CheckFailed(f"cannot verify: {reason}; run without --strict to go on unverified")
         return ParityReport(closeness=list(closeness), note=f"not verified: {reason}")
 
-    def write(self, output: Path, model: ir.Model, report: OptimizeReport) -> None:
-        if self.target.session:
+    def write(self, output: Path, compiled: Compiled, report: OptimizeReport) -> None:
+        """Raises BadUsage where two models are to go into one file."""
+        for model in compiled.models if self.target.session else ():
             model.metadata_props[METADATA_KEY] = encode_config(self.target.session)
-        write_artifact(output, model, self._manifest(report, model), self.source.sidecars())
+        manifests = [self._manifest(report, model) for model in compiled.models]
+        certificates = self.certificates or [None] * len(manifests)
+        if compiled.encoder is None:
+            write_artifact(output, compiled.models[0], manifests[0], self.source.sidecars(), certificates[0])
+            return
+        if output.suffix == ".onnx":
+            raise BadUsage(f"an encoder-decoder with a cache is two models; give a folder, and not {output}")
+        written = zip(compiled.models, manifests, certificates, strict=True)
+        told = [(model, manifest | _part(model), certificate) for model, manifest, certificate in written]
+        write_parts(output, dict(zip((DECODER, ENCODER), told, strict=True)), self.source.sidecars())
 
     def _manifest(self, report: OptimizeReport, model: ir.Model) -> dict[str, Any]:
         return {
@@ -273,17 +330,22 @@ class _Job:
                 "name": self.source.model.name,
                 "sha256": {name: d.result() for name, d in self.digests.items()},
             },
-            "versions": {name: version(name) for name in ("onnx", "onnx-ir", "onnxscript")},
+            "versions": _versions("onnx", "onnx-ir", "onnxscript"),
             "target": self.target.name,
             "precision": self.precision,
             "session": {"config": self.target.session, "providers": _PROVIDERS[self.target.name]},
-            "passes": [step.name for step in self._steps()],
+            "passes": [step.name for step in self._steps(list, recorded(model) is not None)],
             **_cached(model),
             **({"padded_positions": CONTRACT} if UNPADDED in model.metadata_props else {}),
+            **({"outputs": _specs(model.graph.outputs)} if LAST_TOKEN in model.metadata_props else {}),
             **({"tuned": told} if self.choices and (told := self.choices.to_json()) else {}),
             **{key: value for key, value in report.to_json().items() if key in _RECORDED},
             "missed": [r.to_json() for r in report.remarks if r.kind == "missed"],
         }
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    return {name: version(name) for name in packages}
 
 
 def _logits(cache: bool, all_logits: bool) -> Logits | None:
@@ -298,7 +360,18 @@ def _cached(model: ir.Model) -> dict[str, Any]:
     if cache is None:
         return {}
     graph = model.graph
-    return {"cache": cache.to_json(), "inputs": _specs(graph.inputs), "outputs": _specs(graph.outputs)}
+    return {
+        "cache": cache.to_json(),
+        "step_bytes": step_bytes(model),
+        "inputs": _specs(graph.inputs),
+        "outputs": _specs(graph.outputs),
+    }
+
+
+def _part(model: ir.Model) -> dict[str, Any]:
+    """What the manifest says of one of an encoder-decoder's two models."""
+    task = "decoder-with-past" if recorded(model) else "encoder-with-present"
+    return {"task": task, "inputs": _specs(model.graph.inputs), "outputs": _specs(model.graph.outputs)}
 
 
 def _specs(values: Iterable[ir.Value]) -> list[dict[str, Any]]:

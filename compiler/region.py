@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnxsmith.compiler.bodies import inside, reads
 from onnxsmith.passes.engine.build import detach
-from onnxsmith.passes.engine.provenance import rule_of
+from onnxsmith.passes.engine.provenance import origins, rule_of, rules_of
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,31 @@ class Region:
         return list(dict.fromkeys(rule_of(n) or "tidy" for n in built))
 
 
-def changed(before: ir.Model, after: ir.Model) -> list[Region]:
-    """The regions of new nodes; a region whose boundary did not exist before is left to the final check."""
-    old_nodes = {n.name for n in before.graph.all_nodes()}
-    old_values = {v.name for n in before.graph for v in n.outputs}
-    old_values |= {v.name for v in before.graph.inputs} | set(before.graph.initializers)
-    new = frozenset(n for n in after.graph.all_nodes() if n.name not in old_nodes)
+def changed(before: ir.Model, after: ir.Model, *, renamed: bool = False) -> list[Region]:
+    """The regions of new nodes; a region whose boundary did not exist before is left to the final check.
+
+    ``renamed``: many passes lie between the two, so that a name which became free may have been given anew. Then a
+    value existed before if the node behind it stands for the one that gave it.
+    """
+    kept = _values(before)
+    if renamed:
+        made = {v.name: set(origins(n)) for n in before.graph for v in n.outputs}
+        other = {v.name for n in after.graph for v in n.outputs if made.get(v.name, set()).isdisjoint(origins(n))}
+        kept -= other
+    return [r for r in regions(before, after) if r.outputs and kept.issuperset(r.inputs + r.outputs)]
+
+
+def _values(model: ir.Model) -> set[str | None]:
+    given = {v.name for v in model.graph.inputs} | set(model.graph.initializers)
+    return given | {v.name for n in model.graph for v in n.outputs}
+
+
+def regions(before: ir.Model, after: ir.Model) -> list[Region]:
+    """All of them, each node that is new in exactly one."""
+    old = {n.name: rules_of(n) for n in before.graph.all_nodes()}
+    new = frozenset(n for n in after.graph.all_nodes() if old.get(n.name) != rules_of(n))
     added = [n for n in after.graph if n in new or not new.isdisjoint(inside(n))]
-    regions = [_region(group, new) for group in _connected(added)]
-    return [r for r in regions if r.outputs and old_values.issuperset(r.inputs + r.outputs)]
+    return [_region(group, new) for group in _connected(added)]
 
 
 def _connected(nodes: list[ir.Node]) -> list[list[ir.Node]]:

@@ -1,4 +1,4 @@
-"""The user's own inputs: half of them calibrate a lossy precision, the other half judge it."""
+"""The user's own inputs: for a lossy precision half of them calibrate, the other half judge."""
 
 from __future__ import annotations
 
@@ -34,23 +34,29 @@ class Samples:
 
 
 def split(given: Given, model: ir.Model, artifact: Artifact) -> Samples:
-    """The samples as batches, checked against the model's inputs and run once, every second one for judging.
+    """The samples as :func:`given_cases`, every second batch for judging. Raises BadInput also for fewer than two."""
+    cases = given_cases(given, model, artifact)
+    if len(cases) < 2:
+        raise BadInput("calibration needs 2 samples or more, for one half judges what the other calibrates; add some")
+    return Samples(cases[::2], cases[1::2])
 
-    Raises BadInput: arrays that do not fit the model or hold NaN, texts without a tokenizer, fewer than two samples,
-    or a sample that the model does not run on.
+
+def given_cases(given: Given, model: ir.Model, artifact: Artifact) -> list[Case]:
+    """The samples as batches, checked against the model's inputs and run once.
+
+    Raises BadInput: arrays that do not fit the model or hold NaN, texts without a tokenizer, or a sample that the
+    model does not run on.
     """
     inputs = [_declared(v) for v in model.graph.inputs if not v.is_initializer()]
     batches = _arrays(given, inputs) if isinstance(given, Mapping) else _texts(given, inputs, artifact)
     cases = [_case(i, feeds, inputs, model, artifact) for i, feeds in enumerate(batches)]
-    if len(cases) < 2:
-        raise BadInput("calibration needs 2 samples or more, for one half judges what the other calibrates; add some")
     run = run_model(model)
     for case in cases:
         try:
             run(case.feeds)
         except Exception as e:  # ONNX Runtime's error classes have no common base
-            raise BadInput(f"calibration {case.name}: ONNX Runtime fails on it: {first_line(e)}") from e
-    return Samples(cases[::2], cases[1::2])
+            raise BadInput(f"{case.name}: ONNX Runtime fails on it: {first_line(e)}") from e
+    return cases
 
 
 def _arrays(given: Arrays, inputs: Sequence[TensorInfo]) -> Iterator[Arrays]:
@@ -74,7 +80,7 @@ def _texts(texts: Sequence[str], inputs: Sequence[TensorInfo], artifact: Artifac
         for start in range(0, len(alike), size):
             feeds = encoder.pad(alike[start : start + size])
             if strange := [info.name for info in inputs if info.name not in feeds]:
-                raise BadInput(f"no text gives the input {', '.join(strange)}; calibrate on arrays (.npz) instead")
+                raise BadInput(f"no text gives the input {', '.join(strange)}; give arrays (.npz) instead")
             yield {info.name: feeds[info.name] for info in inputs}
 
 
@@ -83,7 +89,7 @@ def _case(index: int, feeds: Arrays, inputs: Sequence[TensorInfo], model: ir.Mod
     check_ids(arrays, artifact.manifest.get("vocab_size"))
     for name, array in arrays.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise BadInput(f"calibration input {name}: expected finite numbers, found infinity or NaN; leave them out")
+            raise BadInput(f"sample input {name}: expected finite numbers, found infinity or NaN; leave them out")
     masks = [arrays[name] for name in mask_names(model)]
     rows = np.all([mask.any(axis=1) for mask in masks], axis=0) if masks else np.ones(_rows(arrays), bool)
     return Case(f"sample {index}", arrays, rows)

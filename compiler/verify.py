@@ -7,7 +7,7 @@ baseline with all of ONNX Runtime's optimizations off, else its fusions would hi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from onnxsmith.compiler.region import changed, cut, expose
 from onnxsmith.compiler.session import run_model
 from onnxsmith.errors import BadInput, first_line
 from onnxsmith.passes.engine.rewrite import Site
+from onnxsmith.passes.optimize.last_token import at_last_token
 from onnxsmith.runtime.parity import LARGEST_LIMIT, RMS_LIMIT, ErrorRatio, error_ratio, rms
 
 Values = dict[str, NDArray[Any]]
@@ -72,12 +73,17 @@ def runnable(original: ir.Model, bounds: Mapping[str, int]) -> list[Case]:
 
     None at all where ONNX Runtime refuses the original as it is, which a repair may mend.
     """
+    return running(original, inputs.cases(original, bounds))
+
+
+def running(original: ir.Model, cases: Iterable[Case]) -> list[Case]:
+    """The cases that the model runs."""
     try:
         run = run_model(original)
     except BadInput:
         return []
     found = []
-    for case in inputs.cases(original, bounds):
+    for case in cases:
         try:
             run(case.feeds)
         except Exception:
@@ -119,9 +125,9 @@ def _sites(bad: list[Evidence], outcome: Outcome) -> dict[Site, str]:
     return sites
 
 
-def check_regions(before: ir.Model, after: ir.Model, cases: Sequence[Case]) -> list[Evidence]:
-    """One evidence per output of every region that differs between the two models."""
-    regions = changed(before, after)
+def check_regions(before: ir.Model, after: ir.Model, cases: Sequence[Case], *, renamed: bool = False) -> list[Evidence]:
+    """One evidence per output of every region that differs between the two models, see :func:`changed`."""
+    regions = changed(before, after, renamed=renamed)
     if not regions:
         return []
     boundary = list(dict.fromkeys(n for r in regions for n in [*r.inputs, *r.outputs]))
@@ -190,7 +196,8 @@ def check_whole(
     tally = Tally()
     for case in counting(compiled, cases):
         tally.cases += 1
-        truth, own, result = truth_of(reference, case), baseline(case.feeds), candidate(case.feeds)
+        truth, own = (at_last_token(compiled, case.feeds, v) for v in (truth_of(reference, case), baseline(case.feeds)))
+        result = candidate(case.feeds)
         if sequence := next((name for name, value in result.items() if not isinstance(value, np.ndarray)), None):
             raise Unverifiable(f"output {sequence!r} is no tensor, and only tensors can be compared")
         for name in own:

@@ -10,6 +10,8 @@ instant, and only ``export`` needs PyTorch.
     load(path), run(path, feeds) the model on ONNX Runtime, from Python
                                  load(path).embed(texts), load(path).generate(prompts)
     compare(paths)               size, structure, latency and parity of several variants
+    verify(source, against)      evidence, part by part, that an optimized model computes what its original does
+    bisect(source)               the rewrite that makes a model's results wrong
     reduce(source, output)       a failing model -> the few nodes that fail, and a script that shows it
 
 Errors that a user can mend are `onnxsmith.errors.OnnxsmithError`.
@@ -26,19 +28,34 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from onnxsmith.compiler.bisect import bisect
     from onnxsmith.compiler.compare import compare
     from onnxsmith.compiler.explain import explain
     from onnxsmith.compiler.export import export
     from onnxsmith.compiler.optimize import optimize
+    from onnxsmith.compiler.recheck import verify
     from onnxsmith.compiler.reduce import reduce
     from onnxsmith.compiler.tune import tune
     from onnxsmith.runtime.model import load
 
     __version__: str
 
-__all__ = ["__version__", "compare", "explain", "export", "load", "optimize", "reduce", "run", "tune"]
+__all__ = [
+    "__version__",
+    "bisect",
+    "compare",
+    "explain",
+    "export",
+    "load",
+    "optimize",
+    "reduce",
+    "run",
+    "tune",
+    "verify",
+]
 
 _HOMES = {
+    "bisect": "onnxsmith.compiler.bisect",
     "compare": "onnxsmith.compiler.compare",
     "explain": "onnxsmith.compiler.explain",
     "export": "onnxsmith.compiler.export",
@@ -46,6 +63,7 @@ _HOMES = {
     "optimize": "onnxsmith.compiler.optimize",
     "reduce": "onnxsmith.compiler.reduce",
     "tune": "onnxsmith.compiler.tune",
+    "verify": "onnxsmith.compiler.recheck",
 }
 
 

@@ -14,7 +14,7 @@ from onnxsmith.compiler.target import target
 from onnxsmith.compiler.verify import EachPass, check_whole, runnable
 from onnxsmith.passes.canonicalize import canonicalize
 from onnxsmith.passes.engine.provenance import rules_of
-from tests.test_verify import Fault, attribute, broken, fires, through
+from tests.planted import Fault, attribute, broken, fires, through
 from tests.toy import parsed
 
 _BLOCK = """

@@ -21,7 +21,7 @@ from onnxsmith.passes.engine.provenance import rule_of
 from onnxsmith.passes.lower.kernels import MICROSOFT
 from tests import golden
 from tests.command import Invoke
-from tests.test_verify import ENCODER, Fault, attribute, break_rule, inputs, operator, through
+from tests.planted import ENCODER, Fault, attribute, break_rule, inputs, operator, through
 from tests.toy import encoder
 
 MODELS = ("bert-tiny", "gpt-tiny", "llama-tiny", "t5-tiny")

@@ -60,7 +60,7 @@ class TestArrays:
             (ids(attention_mask=np.ones((4, 7), np.int64)), "expected batch of"),
             (ids(attention_mask=np.ones(6, np.int64)), "expected 2 axes"),
             (ids(attention_mask=np.ones((6, 7), np.float32)), "expected dtype int64"),
-            (ids(input_ids=np.full((6, 7), VOCABULARY)), "calibration sample 0: ONNX Runtime fails on it"),
+            (ids(input_ids=np.full((6, 7), VOCABULARY)), "sample 0: ONNX Runtime fails on it"),
         ],
     )
     def test_what_does_not_fit(self, arrays: dict[str, np.ndarray], why: str) -> None:
@@ -73,7 +73,7 @@ class TestArrays:
         model = parsed('<ir_version: 10, opset_import: ["" : 23]> g (float[B, 3] x) => (float[B, 3] y) { y = Relu(x) }')
         x = np.ones((4, 3), np.float32)
         x[1, 1] = bad
-        with pytest.raises(BadInput, match="calibration input x: expected finite numbers"):
+        with pytest.raises(BadInput, match="sample input x: expected finite numbers"):
             split({"x": x}, model, PLAIN)
 
     def test_a_fixed_batch_is_kept(self) -> None:
@@ -100,7 +100,7 @@ class TestTexts:
         folder = write_embedder(tmp_path / "model")
         model = load_model(folder)
         model.graph.inputs[1].name = "lengths"
-        with pytest.raises(BadInput, match=r"no text gives the input lengths; calibrate on arrays \(.npz\)"):
+        with pytest.raises(BadInput, match=r"no text gives the input lengths; give arrays \(.npz\)"):
             split(TEXTS, model, open_artifact(folder))
 
 
