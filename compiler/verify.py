@@ -148,14 +148,14 @@ def check_regions(before: ir.Model, after: ir.Model, cases: Sequence[Case], *, r
     return [tally.evidence(rule, name) for r in regions for name in r.outputs for rule in r.rules_at(name)]
 
 
-def attempt(model: ir.Model, **options: Any) -> Callable[[Values], Values]:
+def attempt(model: ir.Model, **options: Any) -> Callable[[Mapping[str, NDArray[Any]]], Values]:
     """Runs a candidate; no outputs where ONNX Runtime refuses it, which is no better than wrong ones."""
     try:
         run = run_model(model, **options)
     except BadInput:
         return lambda feeds: {}
 
-    def call(feeds: Values) -> Values:
+    def call(feeds: Mapping[str, NDArray[Any]]) -> Values:
         try:
             return run(feeds)
         except Exception:  # the runtime's error classes have no common base
