@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,24 +61,6 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise BadInput(f"{path}: not an .npz file of plain arrays; write it with numpy.savez") from error
     return tensors
-
-
-def write_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as .npz, atomically: a reader sees the old file or the new one, never a part."""
-    import numpy as np
-
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".onnxsmith-", suffix=".tmp", delete=False) as file:
-        try:
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, value in tensors.items():  # numpy.savez refuses outputs named "file"
-                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, value, allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
 
 
 def check_writable(path: Path) -> None:

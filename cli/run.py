@@ -89,7 +89,9 @@ def _run_lines(model: LoadedModel, jsonl: Path, output: Path | None, settings: M
 
 def _write(output: Path | None, results: Mapping[str, np.ndarray]) -> None:
     if output:
-        files.write_tensors(output, results)
+        from onnxsmith.compiler.arrays import write_npz
+
+        write_npz(output, results)
         console.note(f"wrote {output}")
 
 

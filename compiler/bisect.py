@@ -17,8 +17,7 @@ import onnx_ir as ir
 from onnxsmith.compiler import pipeline
 from onnxsmith.compiler.budget import Budget
 from onnxsmith.compiler.budget import parse as parse_budget
-from onnxsmith.compiler.cached import check_cached, closeness_cached
-from onnxsmith.compiler.closeness import check_closeness
+from onnxsmith.compiler.cached import check_model, closeness_of
 from onnxsmith.compiler.dims import Dims, name_dims
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
@@ -26,9 +25,8 @@ from onnxsmith.compiler.pipeline import Logits, Outcome, Pass
 from onnxsmith.compiler.samples import Given, given_cases
 from onnxsmith.compiler.target import Target
 from onnxsmith.compiler.target import target as find_target
-from onnxsmith.compiler.verify import Unverifiable, check_whole, runnable
+from onnxsmith.compiler.verify import Unverifiable, runnable
 from onnxsmith.errors import BadInput
-from onnxsmith.passes.cache import recorded
 from onnxsmith.passes.canonicalize import canonicalize
 from onnxsmith.passes.engine.provenance import module_of, origins
 from onnxsmith.passes.engine.rewrite import Site
@@ -131,13 +129,11 @@ def _judge(original: ir.Model, where: Target, budget: Budget | None) -> Judge:
     """By a budget where one is given, else by the parity rule."""
 
     def within(model: ir.Model, case: Case) -> str | None:
-        check = closeness_cached if recorded(model) else check_closeness
-        found = check(original, model, [case], where.session)
+        found = closeness_of(original, [model], [case], where.session)
         return None if budget is None or budget.holds(found) else budget.shortfall(found)
 
     def parity(model: ir.Model, case: Case) -> str | None:
-        check = check_cached if recorded(model) else check_whole
-        wrong = [e for e in check(original, model, [case], where.session) if not e.worst.fine]
+        wrong = [e for e in check_model(original, [model], [case], where.session) if not e.worst.fine]
         return f"{wrong[0].output}: {wrong[0]}" if wrong else None
 
     return parity if budget is None else within

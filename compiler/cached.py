@@ -13,14 +13,37 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxsmith.compiler.closeness import Closeness, compared, logits
+from onnxsmith.compiler.closeness import Closeness, check_closeness, compared, logits
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.reference import Reference
 from onnxsmith.compiler.session import run_model
 from onnxsmith.compiler.steps import Result, Stepper, reader, schedules, text_of
-from onnxsmith.compiler.verify import REFUSED, Evidence, Tally, Values, attempt, truth_of
-from onnxsmith.passes.cache import Cache
+from onnxsmith.compiler.verify import REFUSED, Evidence, Tally, Values, attempt, check_whole, truth_of
+from onnxsmith.passes.cache import Cache, recorded
 from onnxsmith.runtime.parity import error_ratio
+
+
+def check_model(
+    original: ir.Model, compiled: Sequence[ir.Model], cases: Sequence[Case], config: Mapping[str, str]
+) -> list[Evidence]:
+    """Parity of what was compiled: one model, run whole or in steps, or a decoder and its encoder.
+
+    Raises Unverifiable as :func:`onnxsmith.compiler.verify.check_whole` does.
+    """
+    model, *encoder = compiled
+    if recorded(model) is None:
+        return check_whole(original, model, cases, config)
+    return check_cached(original, model, cases, config, *encoder)
+
+
+def closeness_of(
+    original: ir.Model, compiled: Sequence[ir.Model], cases: Sequence[Case], config: Mapping[str, str]
+) -> list[Closeness]:
+    """How near what was compiled, as above, stays to the float32 original."""
+    model, *encoder = compiled
+    if recorded(model) is None:
+        return check_closeness(original, model, cases, config)
+    return closeness_cached(original, model, cases, config, *encoder)
 
 
 def check_cached(

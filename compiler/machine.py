@@ -41,7 +41,7 @@ def this_machine(threads: int | None = None) -> Machine:
     processor = _first("model name") or platform.processor() or platform.machine()
     sets = tuple(name for name in _SETS if name in flags)
     cores = _physical_cores()
-    return Machine(processor, sets, cores, _onnxruntime(), threads or cores)
+    return Machine(processor, sets, cores, onnxruntime_version(), threads or cores)
 
 
 def _physical_cores() -> int:
@@ -51,7 +51,7 @@ def _physical_cores() -> int:
     return min(len(pairs) or logical, logical)
 
 
-def _onnxruntime() -> str:
+def onnxruntime_version() -> str:
     """The version, without importing it; the build for GPUs goes by another name."""
     for package in _PACKAGES:
         try:

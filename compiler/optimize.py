@@ -19,10 +19,11 @@ from onnxsmith.compiler.artifact import check_writable, sha256, write_artifact, 
 from onnxsmith.compiler.budget import Budget
 from onnxsmith.compiler.budget import parse as parse_budget
 from onnxsmith.compiler.choices import Choices, choose
-from onnxsmith.compiler.closeness import Closeness, check_closeness
+from onnxsmith.compiler.closeness import Closeness
 from onnxsmith.compiler.dims import Dims, name_dims
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
+from onnxsmith.compiler.machine import onnxruntime_version
 from onnxsmith.compiler.parts import Compilation, Compiled, Given
 from onnxsmith.compiler.pipeline import Logits
 from onnxsmith.compiler.reads import step_bytes
@@ -100,17 +101,11 @@ def optimize(
     """
     if verify not in ("final", "each", "off"):
         raise BadUsage(f"no verification {verify!r}; choose one of final, each, off")
-    where = find_target(target, precision)
-    artifact = open_artifact(source)
-    _check_files(artifact, source, output, precision)
     if precision == "fp32" and (calibrate is not None or budget is not None):
         raise BadUsage("calibrate and budget are for lossy precisions, and fp32 is none; choose one, such as int8")
-    if all_logits and not cache:
-        raise BadUsage("all_logits is for a model with a cache, any other gives all it gave; add cache")
-    if last_token and (cache or unpad):
-        raise BadUsage("last_token is for models with their padding, and a cache implies it; choose one of the three")
-    if cache and unpad:
-        raise BadUsage("a model with a cache has no padding to remove; choose cache or unpad")
+    _check_outputs(cache, all_logits, last_token, unpad)
+    where, artifact = find_target(target, precision), open_artifact(source)
+    _check_files(artifact, source, output, precision)
     job = _Job(artifact, where, precision, strict, dims or {}, half_io, unpad, last_token, _logits(cache, all_logits))
     if tuned:
         job.tune(threads)
@@ -118,8 +113,17 @@ def optimize(
     report, compiled = job.run(verify)
     if output is not None:
         with job.timed("write"):
-            job.write(Path(output), compiled, report)
+            job.write(Path(output), compiled, report, verify)
     return report
+
+
+def _check_outputs(cache: bool, all_logits: bool, last_token: bool, unpad: bool) -> None:
+    if all_logits and not cache:
+        raise BadUsage("all_logits is for a model with a cache, any other gives all it gave; add cache")
+    if last_token and (cache or unpad):
+        raise BadUsage("last_token is for models with their padding, and a cache implies it; choose one of the three")
+    if cache and unpad:
+        raise BadUsage("a model with a cache has no padding to remove; choose cache or unpad")
 
 
 def _check_files(artifact: Artifact, source: str | Path, output: str | Path | None, precision: str) -> None:
@@ -152,7 +156,6 @@ class _Job:
     budget: Budget = field(default_factory=lambda: Budget(()))
     seconds: dict[str, float] = field(default_factory=dict)
     digests: dict[str, Future[str]] = field(default_factory=dict)
-    certificates: Sequence[dict[str, Any] | None] = ()
 
     def judge(self, given: Inputs | None, budget: Budget | None) -> None:
         """Take the user's samples and budget. Raises BadInput for samples that do not fit the model."""
@@ -193,7 +196,6 @@ class _Job:
         )
         with self.timed("compile"):
             model = canonicalize(original)
-            before = model.clone() if verify != "off" else None
             anchors = sites.find(model)
             compiled = compilation.parts(model) if self.cache else compilation.whole(model, cache=False)
         outcome = compiled.outcome
@@ -206,8 +208,6 @@ class _Job:
             if search:
                 search.check(closeness)
             parity = self._parity(compiled, closeness) if verify != "off" else _unchecked(closeness)
-            if before is not None and parity is not None and parity.evidence and parity.fine:
-                self.certificates = self._certified(before, compiled.exact, parity, verify)
         report = OptimizeReport(
             sites.settle(anchors, compiled.models, outcome.remarks),
             outcome.remarks + (self.choices.remarks() if self.choices else []),
@@ -257,66 +257,59 @@ class _Job:
 
     def _closeness(self, compiled: Compiled) -> list[Closeness]:
         """What lossy passes cost, on the samples that calibrated nothing."""
-        from onnxsmith.compiler.cached import closeness_cached
+        from onnxsmith.compiler.cached import closeness_of
 
         if self.source.is_structure or compiled.outcome.exact is None:
             return []
-        cases, config = self.samples.judging or self._cases, self.target.session
-        model, *encoder = compiled.models
-        if recorded(model) is None:
-            return check_closeness(self.load(), model, cases, config)
-        return closeness_cached(self.load(), model, cases, config, *encoder)
+        return closeness_of(self.load(), compiled.models, self.samples.judging or self._cases, self.target.session)
 
     def _parity(self, compiled: Compiled, closeness: list[Closeness]) -> ParityReport:
         """Everything up to the first lossy pass is held to the parity rule; what a lossy one gives is told."""
-        from onnxsmith.compiler.cached import check_cached
-        from onnxsmith.compiler.verify import Unverifiable, check_whole
+        from onnxsmith.compiler.cached import check_model
+        from onnxsmith.compiler.verify import Unverifiable
 
         if self.source.is_structure:
             return self._unverified("weights are absent")
-        original, cases, config = self.load(), self._cases, self.target.session
         try:
-            model, *encoder = compiled.exact
-            if recorded(model) is None:
-                exact = check_whole(original, model, cases, config)
-            else:
-                exact = check_cached(original, model, cases, config, *encoder)
+            exact = check_model(self.load(), compiled.exact, self._cases, self.target.session)
             return ParityReport(exact, closeness, _NOT_RUN.get(self.target.name, ""))
         except Unverifiable as e:
             return self._unverified(str(e), closeness)
 
-    def _certified(
-        self, before: ir.Model, made: Sequence[ir.Model], parity: ParityReport, verify: Verify
-    ) -> list[dict[str, Any]]:
-        import onnxruntime
-
+    def _certificates(
+        self, compiled: Compiled, parity: ParityReport | None, verify: Verify
+    ) -> Sequence[dict[str, Any] | None]:
+        """One for each model; none of what was not verified."""
         from onnxsmith.compiler.certificate import certificate
 
+        if parity is None or not parity.evidence:
+            return [None] * len(compiled.models)
+        before = canonicalize(self.load())
         facts = {
             "source": {name: digest.result() for name, digest in self.digests.items()},
             "precision": self.precision,
             "target": self.target.name,
             "verify": verify,
-            "versions": {"onnxruntime": onnxruntime.__version__, **_versions("onnxsmith", "onnx", "onnx-ir")},
+            "versions": {"onnxruntime": onnxruntime_version(), **_versions("onnxsmith", "onnx", "onnx-ir")},
         }
-        return [certificate(before, model, self._cases, parity.evidence, **facts) for model in made]
+        return [certificate(before, model, self._cases, parity.evidence, **facts) for model in compiled.exact]
 
     def _unverified(self, reason: str, closeness: Sequence[Closeness] = ()) -> ParityReport:
         if self.strict:
             raise CheckFailed(f"cannot verify: {reason}; run without --strict to go on unverified")
         return ParityReport(closeness=list(closeness), note=f"not verified: {reason}")
 
-    def write(self, output: Path, compiled: Compiled, report: OptimizeReport) -> None:
+    def write(self, output: Path, compiled: Compiled, report: OptimizeReport, verify: Verify) -> None:
         """Raises BadUsage where two models are to go into one file."""
+        if compiled.encoder is not None and output.suffix == ".onnx":
+            raise BadUsage(f"an encoder-decoder with a cache is two models; give a folder, and not {output}")
         for model in compiled.models if self.target.session else ():
             model.metadata_props[METADATA_KEY] = encode_config(self.target.session)
         manifests = [self._manifest(report, model) for model in compiled.models]
-        certificates = self.certificates or [None] * len(manifests)
+        certificates = [None] if output.suffix == ".onnx" else self._certificates(compiled, report.parity, verify)
         if compiled.encoder is None:
             write_artifact(output, compiled.models[0], manifests[0], self.source.sidecars(), certificates[0])
             return
-        if output.suffix == ".onnx":
-            raise BadUsage(f"an encoder-decoder with a cache is two models; give a folder, and not {output}")
         written = zip(compiled.models, manifests, certificates, strict=True)
         told = [(model, manifest | _part(model), certificate) for model, manifest, certificate in written]
         write_parts(output, dict(zip((DECODER, ENCODER), told, strict=True)), self.source.sidecars())

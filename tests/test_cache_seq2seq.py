@@ -71,11 +71,15 @@ def ours(positions: str) -> nn.Module:
 
 def write(module: nn.Module, folder: Path, task: ExportTask = TASK) -> Path:
     """The plain export of an encoder-decoder, as an artifact."""
-    torch.backends.mha.set_fastpath_enabled(False)  # one operator for a whole layer, which no exporter knows
     generation = {"eos_token_id": EOS, "decoder_start_token_id": PAD}
     manifest = {"format": 1, "task": task.name, "bounds": dict(task.bounds), "generation": generation}
     exporter: Exporter = "dynamo" if isinstance(module, OfTorch) else "torchscript"  # which is quicker, but bakes sizes
-    write_artifact(folder, to_onnx(Checkpoint(varied(module), task, {}), exporter), manifest)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one operator for a whole layer, which no exporter knows
+    try:
+        write_artifact(folder, to_onnx(Checkpoint(varied(module), task, {}), exporter), manifest)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     return folder
 
 
@@ -149,6 +153,21 @@ def test_two_folders(tmp_path: Path) -> None:
     assert readers == {"MultiHeadAttention"}
     with pytest.raises(BadInput, match="an encoder-decoder's decoder alone"):
         onnxsmith.load(tmp_path / "fast" / "decoder").generate([[7]])
+
+
+def test_both_parts_are_verified_anew(tmp_path: Path) -> None:
+    plain, fast = write(ours("learned"), tmp_path / "plain"), tmp_path / "fast"
+    onnxsmith.optimize(plain, fast, cache=True)
+    found = onnxsmith.verify(fast, against=plain)
+    assert found.fine and found.certified and found.whole
+    assert {name.split("/")[1] for part in found.parts for name in part.nodes if "/" in name} >= {"encoder", "decoder"}
+    with pytest.raises(BadInput, match="a decoder without its encoder; give the folder that holds both"):
+        onnxsmith.verify(fast / "decoder", against=plain)
+    encoder = fast / "encoder" / "model.onnx"
+    model = ir.load(encoder)
+    model.producer_name = "somebody else"
+    ir.save(model, encoder)
+    assert onnxsmith.verify(fast, against=plain).files == (str(encoder),)
 
 
 def test_they_take_the_place_of_earlier_ones_alone(tmp_path: Path) -> None:

@@ -60,6 +60,11 @@ class Accuracy:
     top5: float | None = None
 
 
+def worst(figures: Sequence[Accuracy]) -> Accuracy:
+    """The output that is furthest from the truth."""
+    return max(figures, key=lambda a: (not a.fine, a.rms_ratio))
+
+
 def accuracy(
     variant: Opened, reference: ir.Model, known: Sequence[Known], logits: Collection[str]
 ) -> tuple[list[Accuracy], list[Closeness]]:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxsmith.compiler.budget import Budget
-from onnxsmith.compiler.compare.accuracy import Accuracy, Known, accuracy
+from onnxsmith.compiler.compare.accuracy import Known, accuracy, worst
 from onnxsmith.compiler.compare.inputs import mask_names
 from onnxsmith.compiler.compare.latency import cost, race, shown, together
 from onnxsmith.compiler.compare.layers import Layer, first_diverging, layers
@@ -140,7 +140,7 @@ class Beside:
         variant = replace(variant, changes=changed)
         if found.padding is not None or (self.setting.quick and judged.word != "different"):
             return variant  # with a cache in place, inner values stand at other positions
-        return self._layered(found, changed, variant, judged, _worst(figures))
+        return self._layered(found, changed, variant, judged, worst(figures).case)
 
     def _layered(self, found: Opened, changed: Changes, variant: Variant, judged: Verdict, case: str) -> Variant:
         """The errors of inner values on the variant's worst input, and the first that verification would reject."""
@@ -155,7 +155,3 @@ class Beside:
             return layers(self.reference.graph, found.graph, case, found.model.config, changed.twins)
         except Exception:  # an operator that the evaluator lacks, or a type that no output can have
             return []
-
-
-def _worst(figures: Sequence[Accuracy]) -> str:
-    return max(figures, key=lambda a: (not a.fine, a.rms_ratio)).case

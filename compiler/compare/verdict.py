@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from onnxsmith.compiler.budget import Budget
 from onnxsmith.compiler.closeness import Closeness
-from onnxsmith.compiler.compare.accuracy import Accuracy
+from onnxsmith.compiler.compare.accuracy import Accuracy, worst
 from onnxsmith.compiler.compare.layers import Layer
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ def verdict(
     found: Sequence[Accuracy], near: Sequence[Closeness], max_error: float | None, budget: Budget | None
 ) -> Verdict:
     """Judge one variant by its outputs. ``max_error`` limits the relative RMS error of each."""
-    worst = max(found, key=lambda a: (not a.fine, a.rms_ratio))
+    furthest = worst(found)
     if all(a.equal for a in found):
-        return Verdict("identical", f"every bit of {len(found)} outputs over {worst.cases} inputs")
-    figures = f"{worst.output}: {worst.rms_ratio:.3g} times the reference's own RMS error on {worst.case}"
+        return Verdict("identical", f"every bit of {len(found)} outputs over {furthest.cases} inputs")
+    figures = f"{furthest.output}: {furthest.rms_ratio:.3g} times the reference's own RMS error on {furthest.case}"
     if all(a.fine for a in found):
         return Verdict("equivalent", figures)
     error = max(a.relative_rms for a in found)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from onnxsmith.compiler.atomic import replacing
-from onnxsmith.compiler.compare.accuracy import Accuracy, Known
+from onnxsmith.compiler.arrays import write_npz
+from onnxsmith.compiler.compare.accuracy import Accuracy, Known, worst
 from onnxsmith.errors import BadInput
 
 
@@ -24,13 +21,9 @@ def check_folder(folder: Path) -> None:
 
 def save(folder: Path, place: int, figures: Sequence[Accuracy], known: Sequence[Known]) -> Path:
     """Write the worst input of the variant at ``place`` as an .npz that ``compare --inputs`` takes."""
-    worst = max(figures, key=lambda a: (not a.fine, a.rms_ratio))
-    case = next(k.case for k in known if k.case.name == worst.case)
+    case = next(k.case for k in known if k.case.name == worst(figures).case)
     folder.mkdir(exist_ok=True)
     name = re.sub(r"[^a-z0-9]+", "-", case.name.lower()).strip("-")[:40]
     target = folder / f"variant-{place}-{name}.npz"
-    with replacing(target) as made, zipfile.ZipFile(made, "w") as archive:
-        for key, array in case.feeds.items():  # numpy.savez refuses an input named "file"
-            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, array, allow_pickle=False)
+    write_npz(target, case.feeds)
     return target
