@@ -24,7 +24,7 @@ from onnxsmith.passes.lift import masks
 from onnxsmith.passes.lower import Kernels
 from onnxsmith.passes.lower.in_place import in_place
 from onnxsmith.passes.lower.packed import packed_qkv
-from onnxsmith.passes.optimize import attention_biases, position_tables
+from onnxsmith.passes.optimize import attention_biases, distances, mask_floor, position_tables
 from onnxsmith.passes.optimize.last_token import last_token
 from onnxsmith.passes.optimize.unpad import unpad
 from onnxsmith.passes.precision.formats import FORMATS, Format
@@ -146,6 +146,8 @@ def _savings() -> list[Pass]:
     """Work that no output needs, left out on every target with kernels."""
     return [
         Pass("attention-biases", tuple(attention_biases.RULES)),
+        Pass("mask-floor", tuple(mask_floor.RULES)),
+        Pass("distances", tuple(distances.RULES)),
         Pass("position-tables", tuple(position_tables.RULES)),
     ]
 

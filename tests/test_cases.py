@@ -16,7 +16,7 @@ from onnxsmith.compiler.reference import Reference
 from onnxsmith.compiler.session import run_model
 from onnxsmith.compiler.target import target
 from onnxsmith.passes import lift, lower
-from onnxsmith.passes.optimize import attention_biases, position_tables
+from onnxsmith.passes.optimize import attention_biases, distances, mask_floor, position_tables
 from onnxsmith.passes.optimize.unpad import allowed_positions
 from onnxsmith.passes.precision.formats import FORMATS
 from onnxsmith.passes.quantize import int8, weight_only
@@ -104,6 +104,6 @@ def test_every_rule_is_in_a_case() -> None:
         *int8.rules(kernels, {}),
         *(r for form in weight_only.FORMATS["int4"] for r in weight_only.rules(kernels, form)),
     ]
-    optimized = [*attention_biases.RULES, *position_tables.RULES]
+    optimized = [*attention_biases.RULES, *distances.RULES, *mask_floor.RULES, *position_tables.RULES]
     known = {rule.name for rule in [*lift.RULES, *optimized, *lower.rules(kernels), *lossy]}
     assert known == {site.rule for path in PATHS for site in rewritten(path)[1].applied}

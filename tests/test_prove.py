@@ -10,7 +10,7 @@ import pytest
 
 from onnxsmith.compiler import pipeline
 from onnxsmith.passes import lift
-from onnxsmith.passes.optimize import attention_biases, position_tables
+from onnxsmith.passes.optimize import attention_biases, distances, mask_floor, position_tables
 from tests import golden
 from tests.planted import ENCODER, FAULTS, Fault, break_rule
 from tests.prove import field, run
@@ -48,7 +48,10 @@ def test_a_broken_rule_is_refuted(fault: Fault, monkeypatch: pytest.MonkeyPatch)
 def test_every_exact_rule_has_a_proof() -> None:
     page = run.DOCS.read_text(encoding="utf-8")
     proved = {name for name, count in re.findall(r"^\| ([\w-]+) \| (\d+) \|", page, re.M) if int(count)}
-    assert proved >= {rule.name for rule in [*lift.RULES, *attention_biases.RULES, *position_tables.RULES]}
+    assert proved >= {
+        rule.name
+        for rule in [*lift.RULES, *attention_biases.RULES, *distances.RULES, *mask_floor.RULES, *position_tables.RULES]
+    }
 
 
 def test_exp_turns_sums_into_products() -> None:
