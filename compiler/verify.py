@@ -7,7 +7,7 @@ baseline with all of ONNX Runtime's optimizations off, else its fusions would hi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,21 +131,24 @@ def check_regions(before: ir.Model, after: ir.Model, cases: Sequence[Case], *, r
     if not regions:
         return []
     boundary = list(dict.fromkeys(n for r in regions for n in [*r.inputs, *r.outputs]))
-    capture = run_model(expose(before, boundary))
-    old = [Reference(cut(before, r.inputs, r.outputs)) for r in regions]
-    runs = [attempt(cut(after, r.inputs, r.outputs)) for r in regions]
     given = [v for node in before.graph for v in node.outputs if v.name in boundary]
-    tally = Tally()
-    for case in counting(after, cases, given):
-        tally.cases += 1
-        captured = {**case.feeds, **capture(case.feeds)}
-        for region, reference, candidate in zip(regions, old, runs, strict=True):
+    seen = _captured(expose(before, boundary), counting(after, cases, given))
+    tally = Tally(len(seen))
+    for region in regions:  # one at a time: each holds its weights in two sessions
+        reference = Reference(cut(before, region.inputs, region.outputs))
+        candidate = attempt(cut(after, region.inputs, region.outputs))
+        for case, captured in seen:
             truth, result = reference.run(captured), candidate(captured)
             for name in region.outputs:
                 rows = case.positions.get(name)
                 ratio = error_ratio(result[name], captured[name], truth[name], rows) if name in result else REFUSED
                 tally.add(name, ratio, case, truth[name])
     return [tally.evidence(rule, name) for r in regions for name in r.outputs for rule in r.rules_at(name)]
+
+
+def _captured(exposed: ir.Model, cases: Iterable[Case]) -> list[tuple[Case, Values]]:
+    run = run_model(exposed)
+    return [(case, {**case.feeds, **run(case.feeds)}) for case in cases]
 
 
 def attempt(model: ir.Model, **options: Any) -> Callable[[Mapping[str, NDArray[Any]]], Values]:
@@ -191,12 +194,10 @@ def check_whole(
     """The compiled model, run with its session options, against the original in float64: one evidence per output."""
     if not cases:
         raise Unverifiable(_why_none(original))
-    reference, baseline = Reference(original), run_model(original)
+    expected = list(_expected(original, compiled, cases))  # before the candidate opens: two sessions hold all weights
     candidate = attempt(compiled, optimize=True, config=config)
-    tally = Tally()
-    for case in counting(compiled, cases):
-        tally.cases += 1
-        truth, own = (at_last_token(compiled, case.feeds, v) for v in (truth_of(reference, case), baseline(case.feeds)))
+    tally = Tally(len(expected))
+    for case, truth, own in expected:
         result = candidate(case.feeds)
         if sequence := next((name for name, value in result.items() if not isinstance(value, np.ndarray)), None):
             raise Unverifiable(f"output {sequence!r} is no tensor, and only tensors can be compared")
@@ -205,6 +206,14 @@ def check_whole(
             found = error_ratio(result[name], own[name], truth[name], rows) if name in result else REFUSED
             tally.add(name, found, case, truth[name])
     return [tally.evidence("whole model", name) for name in tally.worst]
+
+
+def _expected(original: ir.Model, compiled: ir.Model, cases: Sequence[Case]) -> Iterator[tuple[Case, Values, Values]]:
+    """What the original gives, in float64 and in its own precision, as far as the compiled model gives it."""
+    reference, baseline = Reference(original), run_model(original)
+    for case in counting(compiled, cases):
+        truth, own = truth_of(reference, case), baseline(case.feeds)
+        yield case, at_last_token(compiled, case.feeds, truth), at_last_token(compiled, case.feeds, own)
 
 
 def _why_none(original: ir.Model) -> str:

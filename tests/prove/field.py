@@ -10,6 +10,7 @@ they are equal, and of others not.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -167,7 +168,7 @@ def _below(x: NDArray[np.uint64], modulus: int) -> Ints:
 
 
 def hash_of(name: str) -> int:
-    return int.from_bytes(name.encode()[:7].ljust(7, b"."), "little") << 4
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "little")
 
 
 def random(shape: tuple[int, ...], rng: np.random.Generator) -> Element:
