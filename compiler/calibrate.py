@@ -6,6 +6,7 @@ dynamic, so a channel that grows larger on real inputs costs resolution and neve
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,10 +18,11 @@ from onnxsmith.compiler.inputs import Case, cases
 from onnxsmith.compiler.region import expose
 from onnxsmith.compiler.session import run_model
 from onnxsmith.passes.engine.absent import AbsentTensor
-from onnxsmith.passes.engine.values import constant
+from onnxsmith.passes.engine.values import constant, dims
 from onnxsmith.passes.quantize.activation import Activation, calibrated
 
 Array = np.ndarray[Any, Any]
+_MOST_HELD = 1 << 30  # bytes of second moments at a time
 
 
 def activations(model: ir.Model, bounds: Mapping[str, int], samples: Sequence[Case] = ()) -> dict[str, Activation]:
@@ -28,8 +30,7 @@ def activations(model: ir.Model, bounds: Mapping[str, int], samples: Sequence[Ca
 
     Only the user's own ``samples`` can fix the scale of an activation.
     """
-    products = [n for n in model.graph if n.op_type == "MatMul" and _has_weights(n)]
-    names = list(dict.fromkeys(str(n.inputs[0].name) for n in products if n.inputs[0] is not None))
+    names = [str(v.name) for v in _read_by_products(model)]
     ranges: dict[str, list[tuple[Array, Array]]] = {}
     for captured in _captures(model, names, samples or cases(model, bounds)):
         for name, x in captured.items():
@@ -37,6 +38,42 @@ def activations(model: ir.Model, bounds: Mapping[str, int], samples: Sequence[Ca
             ranges.setdefault(name, []).append((channels.min(axis=0), channels.max(axis=0)))
     both = {name: map(np.stack, zip(*found, strict=True)) for name, found in ranges.items()}
     return {name: calibrated(*lows_and_highs, fixed=bool(samples)) for name, lows_and_highs in both.items()}
+
+
+class Moments:
+    """Second moments E[x^T x] [K, K] of the activations that products with constant weights read, by name.
+
+    They are found as they are asked for, in the order of the graph, a few at a time: all together they may be larger
+    than the weights. The model must not change in the meantime.
+    """
+
+    def __init__(self, model: ir.Model, inputs: Sequence[Case]) -> None:
+        self._model, self._inputs = model, inputs
+        self._widths = {str(v.name): _width(v) for v in _read_by_products(model)}
+        self._held: dict[str, Array] = {}
+
+    def of(self, name: str) -> Array | None:
+        """The moment of the named activation; None of an input, or of what no product reads."""
+        if name not in self._held and self._widths.get(name):
+            self._held = self._found(self._next(name))
+        return self._held.get(name)
+
+    def _next(self, first: str) -> list[str]:
+        """The activation and those after it, as many as may be held."""
+        names = list(self._widths)
+        names = names[names.index(first) :]
+        sizes = np.cumsum([4 * self._widths[name] ** 2 for name in names])
+        return names[: max(1, int(np.searchsorted(sizes, _MOST_HELD, "right")))]
+
+    def _found(self, names: list[str]) -> dict[str, Array]:
+        sums: dict[str, Array] = {}
+        rows: dict[str, int] = defaultdict(int)
+        for captured in _captures(self._model, names, self._inputs):
+            for name, x in captured.items():
+                flat = x.reshape(-1, x.shape[-1])
+                sums[name] = sums.get(name, 0) + flat.T @ flat
+                rows[name] += len(flat)
+        return {name: total / rows[name] for name, total in sums.items()}
 
 
 def magnitudes(model: ir.Model, bounds: Mapping[str, int]) -> dict[str, float]:
@@ -60,6 +97,18 @@ def _captures(model: ir.Model, names: list[str], inputs: Iterable[Case]) -> Iter
         except Exception:  # a shape that the model does not run at
             continue
         yield captured
+
+
+def _read_by_products(model: ir.Model) -> list[ir.Value]:
+    """What products with constant weights read, in the order of the graph."""
+    products = [n for n in model.graph if n.op_type == "MatMul" and _has_weights(n)]
+    return list(dict.fromkeys(n.inputs[0] for n in products if n.inputs[0] is not None))
+
+
+def _width(v: ir.Value) -> int:
+    """The number of channels; 0 where it is unknown."""
+    last = (dims(v) or [None])[-1]
+    return last if isinstance(last, int) else 0
 
 
 def _has_weights(product: ir.Node) -> bool:

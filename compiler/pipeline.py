@@ -9,7 +9,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from onnxsmith.compiler.calibrate import activations, magnitudes
+from onnxsmith.compiler.calibrate import Moments, activations, magnitudes
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.saturation import saturates
 from onnxsmith.compiler.target import Target
@@ -24,6 +24,7 @@ from onnxsmith.passes.lift import masks
 from onnxsmith.passes.lower import Kernels
 from onnxsmith.passes.lower.in_place import in_place
 from onnxsmith.passes.lower.packed import packed_qkv
+from onnxsmith.passes.lower.sinks import sinks
 from onnxsmith.passes.optimize import attention_biases, distances, mask_floor, position_tables
 from onnxsmith.passes.optimize.last_token import last_token
 from onnxsmith.passes.optimize.unpad import unpad
@@ -139,7 +140,8 @@ def _caching(target: Target, logits: Logits, bounds: Mapping[str, int]) -> list[
     if kernels is None:
         return [Pass("kv-cache", transform=give)]
     append = Pass("in-place-cache", transform=partial(in_place, kernels=kernels))
-    return [Pass("kv-cache", transform=give), append, Pass("packed-qkv", transform=packed_qkv)]
+    packed, plain = Pass("packed-qkv", transform=packed_qkv), Pass("plain-attention", transform=sinks)
+    return [Pass("kv-cache", transform=give), append, packed, plain]
 
 
 def _savings() -> list[Pass]:
@@ -170,8 +172,21 @@ def _lossy(precision: str, kernels: Kernels, bounds: Mapping[str, int], samples:
     """The passes of a precision that the target has in quantized products; what one leaves the next may take."""
     if precision == "int8":
         return [_int8(kernels, bounds, samples)]
-    forms = weight_only.FORMATS.get(precision, ())
-    return [Pass(form.name, weight_only.rules(kernels, form), lossy=True) for form in forms]
+    return [_blocks(form, kernels, samples) for form in weight_only.FORMATS.get(precision, ())]
+
+
+def _blocks(form: weight_only.Format, kernels: Kernels, samples: Sequence[Case]) -> Pass:
+    """Weights in blocks; of 4 bits rounded by how activations move together, where samples tell that.
+
+    Made-up inputs tell a part of it, but the work takes longer than all other passes together.
+    """
+    if form.bits == 8 or not samples:
+        return Pass(form.name, weight_only.rules(kernels, form), lossy=True)
+
+    def rules(model: ir.Model) -> tuple[Rule, ...]:
+        return weight_only.rules(kernels, form, Moments(model.clone(), samples).of)
+
+    return Pass(form.name, prepare=rules, lossy=True)
 
 
 def _int8(kernels: Kernels, bounds: Mapping[str, int], samples: Sequence[Case]) -> Pass:

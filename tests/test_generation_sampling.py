@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers.generation import logits_process as theirs
 
+from onnxsmith.runtime.generation import beam
 from onnxsmith.runtime.generation.config import GenerationConfig
 from onnxsmith.runtime.generation.sampling import Sampler, candidates
 from tests.generation import ours, rows_of
@@ -84,3 +85,15 @@ def test_seeds() -> None:
     assert model.generate(rows, **settings).sequences != model.generate(rows, **settings).sequences
     greedy = model.generate(rows, max_new_tokens=12).sequences
     assert model.generate(rows, max_new_tokens=12, top_k=1).sequences == greedy
+
+
+@pytest.mark.parametrize("size", [1, 7, 255, 256, 1024, 5000])
+@pytest.mark.parametrize("count", [1, 4, 8])
+def test_the_best_of_a_beam(size: int, count: int) -> None:
+    """Of equals the first, also where they are more than are asked for, and where nothing else is possible."""
+    rng = np.random.default_rng(size)
+    few, forced = rng.normal(size=size).round(1), np.full(size, -np.inf)
+    forced[size // 2] = 0
+    for values in (few, forced, np.zeros(size)):
+        expected = np.argsort(-values, kind="stable")[:count]
+        np.testing.assert_array_equal(beam._top(values, count), expected)

@@ -37,7 +37,7 @@ class Blocks:
 
     def dequantized(self) -> Array:
         """The elements that the codes stand for, float32 [R, n * size]."""
-        zeros = np.float32(_middle(self.bits)) if self.zeros is None else self.zeros[..., None].astype(np.float32)
+        zeros = np.float32(middle(self.bits)) if self.zeros is None else self.zeros[..., None].astype(np.float32)
         elements: Array = (self.codes - zeros) * self.scales[..., None]
         return elements.reshape(len(elements), -1)
 
@@ -62,45 +62,54 @@ def packed(codes: Array, bits: int) -> Array:
     return both
 
 
-def _symmetric(blocks: Array, bits: int) -> Blocks:
-    middle = _middle(bits)
+def symmetric_scales(blocks: Array, bits: int, weights: Array | None = None) -> Array:
+    """The scales [R, n] of blocks [R, n, size]; of 4 bits those of least squared error, by column times ``weights``."""
+    half = middle(bits)
     low, high = blocks.min(axis=-1), blocks.max(axis=-1)
     larger, smaller = np.maximum(-low, high), np.maximum(np.minimum(-low, high), 0)
-    steps = _nonzero(np.maximum(larger / middle, smaller / (middle - 1)))
-    scales = np.where(high > -low, -steps, steps)  # the lowest code, of which there is one more, is for the larger side
+    steps = _nonzero(np.maximum(larger / half, smaller / (half - 1)))
+    scales: Array = np.where(high > -low, -steps, steps)  # the lowest code, one more, is for the larger side
     if bits == 4:
         parts = range(0, len(blocks), _ROWS)
-        searched = [_nearest(blocks[i : i + _ROWS], scales[i : i + _ROWS], middle) for i in parts]
+        searched = [_nearest(blocks[i : i + _ROWS], scales[i : i + _ROWS], half, weights) for i in parts]
         scales = np.concatenate([scales[:0], *searched])
-    return Blocks(bits, (_signed(blocks, scales, middle) + middle).astype(np.uint8), scales, None)
+    return scales
 
 
-def _nearest(blocks: Array, scales: Array, middle: int) -> Array:
+def signed(elements: Array, scales: Array, half: int) -> Array:
+    """The nearest codes of elements, counted from the middle code; ``scales`` are as many, or broadcast."""
+    codes: Array = np.clip(np.rint(elements / scales), -half, half - 1)
+    return codes
+
+
+def middle(bits: int) -> int:
+    """The code of zero in symmetric blocks."""
+    return 1 << (bits - 1)
+
+
+def _symmetric(blocks: Array, bits: int) -> Blocks:
+    scales, half = symmetric_scales(blocks, bits), middle(bits)
+    return Blocks(bits, (signed(blocks, scales[..., None], half) + half).astype(np.uint8), scales, None)
+
+
+def _nearest(blocks: Array, scales: Array, half: int, weights: Array | None) -> Array:
     """For each block that of the shorter scales which leaves the least squared error; the longest of equal ones."""
     best, least = scales, np.full(scales.shape, np.inf, np.float32)
     for part in _RANGES:
         tried = scales * np.float32(part)
-        left = np.square(_signed(blocks, tried, middle) * tried[..., None] - blocks).sum(axis=-1)
+        off = np.square(signed(blocks, tried[..., None], half) * tried[..., None] - blocks)
+        left = off.sum(axis=-1) if weights is None else off @ weights
         best, least = np.where(left < least, tried, best), np.minimum(left, least)
     return best
 
 
-def _signed(blocks: Array, scales: Array, middle: int) -> Array:
-    codes: Array = np.clip(np.rint(blocks / scales[..., None]), -middle, middle - 1)
-    return codes
-
-
 def _asymmetric(blocks: Array, bits: int) -> Blocks:
-    largest = 2 * _middle(bits) - 1
+    largest = 2 * middle(bits) - 1
     low, high = np.minimum(blocks.min(axis=-1), 0), np.maximum(blocks.max(axis=-1), 0)
     scales = _nonzero((high - low) / largest)
     zeros = np.rint(-low / scales)
     codes = np.rint(blocks / scales[..., None]) + zeros[..., None]
     return Blocks(bits, np.clip(codes, 0, largest).astype(np.uint8), scales, zeros.astype(np.uint8))
-
-
-def _middle(bits: int) -> int:
-    return 1 << (bits - 1)
 
 
 def _nonzero(steps: Array) -> Array:

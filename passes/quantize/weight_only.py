@@ -5,14 +5,16 @@
 
 A model that makes one token at a time waits for its weights to come from memory: fewer bytes are less time. With
 accuracy_level 4 the kernel quantizes each block of the activation to int8 as it goes; without, the 8-bit kernel falls
-back to float weights, 50 times slower. Sources: Dettmers and Zettlemoyer 2022, arXiv:2212.09720; ONNX Runtime's
-operators MatMulNBits and GatherBlockQuantized.
+back to float weights, 50 times slower. Where second moments of activations are known, products in 4 bits are rounded
+so that errors make up for each other (see compensated.py). Sources: Dettmers and Zettlemoyer 2022, arXiv:2212.09720;
+ONNX Runtime's operators MatMulNBits and GatherBlockQuantized.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import onnx_ir as ir
 
@@ -24,7 +26,10 @@ from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.engine.values import constant
 from onnxsmith.passes.lower.kernels import MICROSOFT, Kernels
 from onnxsmith.passes.quantize import products
-from onnxsmith.passes.quantize.blocks import packed, quantize_blocks
+from onnxsmith.passes.quantize.blocks import Blocks, packed, quantize_blocks
+from onnxsmith.passes.quantize.compensated import compensate
+
+Moments: TypeAlias = Callable[[str], products.Array | None]  # of an activation [.., K] by name: E[x^T x] [K, K]
 
 _INT8_ACTIVATIONS = 4  # of the attribute accuracy_level
 _LEAST_TABLE = 1 << 20  # elements; smaller tables (positions, segments) save next to nothing and stay exact
@@ -44,14 +49,15 @@ INT8 = Format("int8-weights", 8, 32)
 FORMATS = {"int4": (INT4, INT8), "int8-weights": (INT8,)}  # by precision, in the order in which they take their share
 
 
-def rules(kernels: Kernels, form: Format) -> tuple[Rule, ...]:
+def rules(kernels: Kernels, form: Format, moments: Moments | None = None) -> tuple[Rule, ...]:
     """Products with constant weights; in 8 bits also those that give an output, and lookups in large tables.
 
-    A language model's head and table cost the most accuracy in 4 bits, as much as all of its layers.
+    ``moments`` of the activations are for 4 bits. A language model's head and table cost the most accuracy in 4 bits,
+    as much as all of its layers.
     """
     runs = kernels.runs(MICROSOFT, "MatMulNBits", "x")
     if form.bits < INT8.bits:
-        return products.rules(f"{form.name}-product", _product_of(form), runs, _inner)
+        return products.rules(f"{form.name}-product", _product_of(form, moments), runs, _inner)
     lookup_where = (
         is_constant("table"),
         not_constant("ids"),
@@ -66,10 +72,15 @@ def rules(kernels: Kernels, form: Format) -> tuple[Rule, ...]:
     )
 
 
-def _product_of(form: Format) -> Any:
+def _product_of(form: Format, moments: Moments | None = None) -> Any:
     def rewrite(op: Builder, m: Match) -> ir.Value:
         columns, weight = products.matrix(m).T, m["weight"]
-        codes, scales, zeros = _constants(op, columns, form, str(weight.name))
+        moment = moments(str(m["x"].name)) if moments is not None else None
+        if moment is None:
+            found = quantize_blocks(columns, form.bits, form.size)
+        else:
+            found = compensate(columns, moment, form.bits, form.size)
+        codes, scales, zeros = _constants(op, found, found.codes, str(weight.name))
         size = {"N": columns.shape[0], "K": columns.shape[1], "bits": form.bits, "block_size": form.size}
         inputs = (m["x"], codes, scales, zeros, None, m.get("bias"))
         return op.MatMulNBits(*inputs, domain=MICROSOFT, accuracy_level=_INT8_ACTIVATIONS, **size)
@@ -85,7 +96,9 @@ def _lookup_of(form: Format) -> Any:
     def rewrite(op: Builder, m: Match) -> ir.Value:
         table = constant(m["table"])
         assert table is not None, "the rule requires a constant"
-        codes, scales, zeros = _constants(op, table.numpy(), form, str(m["table"].name), flat=True)
+        found = quantize_blocks(table.numpy(), form.bits, form.size)
+        flat = found.codes.reshape(len(found.codes), -1)[:, : table.shape[1]]  # no dimension for the blocks
+        codes, scales, zeros = _constants(op, found, flat, str(m["table"].name))
         axes = {"gather_axis": 0, "quantize_axis": 1, "bits": form.bits, "block_size": form.size}
         return op.GatherBlockQuantized(codes, m["ids"], scales, zeros, domain=MICROSOFT, **axes)
 
@@ -93,15 +106,13 @@ def _lookup_of(form: Format) -> Any:
 
 
 def _constants(
-    op: Builder, rows: products.Array, form: Format, name: str, *, flat: bool = False
+    op: Builder, found: Blocks, codes: products.Array, name: str
 ) -> tuple[ir.Value, ir.Value, ir.Value | None]:
-    """Codes, scales and zero points of ``rows`` [R, C]; ``flat`` codes [R, C] have no dimension for the blocks."""
-    found = quantize_blocks(rows, form.bits, form.size)
-    codes = found.codes.reshape(len(rows), -1)[:, : rows.shape[1]] if flat else found.codes
+    """Codes, in the shape that the operator wants, scales and zero points."""
     return (
-        op.constant(packed(codes, form.bits), f"{name}_int{form.bits}"),
+        op.constant(packed(codes, found.bits), f"{name}_int{found.bits}"),
         op.constant(found.scales, f"{name}_scale"),
-        None if found.zeros is None else op.constant(packed(found.zeros, form.bits), f"{name}_zero"),
+        None if found.zeros is None else op.constant(packed(found.zeros, found.bits), f"{name}_zero"),
     )
 
 

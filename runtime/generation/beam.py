@@ -21,6 +21,7 @@ from onnxsmith.runtime.generation.processors import processors
 
 Array = NDArray[Any]
 _NEVER = -1e9  # the score of a beam that is none
+_PART = 256  # values, of which the largest is found at once
 Finished = Callable[[NDArray[np.int64]], bool]  # whether a text of new ids has come to its end
 
 
@@ -127,14 +128,21 @@ def search_beams(
 
 
 def _top(values: Array, count: int) -> Array:
-    """Where the largest values are, the largest first; of equals, the first."""
-    count = min(count, len(values))
-    best = np.sort(np.argpartition(values, -count)[-count:])
-    found: Array = best[np.argsort(-values[best], kind="stable")]
-    return found
+    """Where the largest values are, the largest first; of equals, the first.
+
+    The values are split into parts. Those that reach the ``count``-th largest part's largest value are at least
+    ``count`` and hardly more, and to find them takes half the time of partitioning all.
+    """
+    parts = len(values) // _PART
+    found = np.arange(len(values))
+    if count <= parts:
+        largest = values[: parts * _PART].reshape(_PART, parts).max(0)  # of every parts-th value: the quicker way
+        found = np.flatnonzero(values >= np.partition(largest, -count)[-count])
+    best: Array = found[np.argsort(-values[found], kind="stable")][:count]
+    return best
 
 
 def _log_softmax(logits: Array) -> Array:
-    shifted = logits - logits.max(1, keepdims=True)
-    found: Array = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    found: Array = logits - logits.max(1, keepdims=True)
+    found -= np.log(np.exp(found).sum(1, keepdims=True))
     return found
