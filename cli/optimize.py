@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.option(
     "--tuned/--no-tuned", default=True, show_default=True, help="Use what onnxsmith tune measured on this machine."
 )
+@click.option("--split", is_flag=True, help="With --cache: a model for prompts, in int8, beside the one for tokens.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads that tune measured with. [default: one per core]")
 @click.option("--strict", is_flag=True, help="Fail on a rewrite that breaks parity instead of rolling it back.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON on stdout.")
@@ -54,6 +55,7 @@ def command(
     verify: Verify,
     tuned: bool,
     threads: int | None,
+    split: bool,
     strict: bool,
     dims: tuple[str, ...],
     as_json: bool,
@@ -64,9 +66,12 @@ def command(
     SOURCE is a folder that onnxsmith wrote, or any .onnx file, and is never changed. OUTPUT appears whole or
     not at all. The report says what was fused, what was missed and why, and how exact each rewrite is.
     """
+    from onnxsmith.compiler.split import optimize_split
+
     named = dims_option.parse(dims)
+    make = optimize_split if split else onnxsmith.optimize
     with console.working(f"optimizing {source} for {target} in {precision} (verify: {verify})"):
-        report = onnxsmith.optimize(
+        report = make(
             source,
             output,
             target=target,

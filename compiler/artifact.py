@@ -15,7 +15,7 @@ import onnx_ir as ir
 from onnxsmith.compiler.atomic import replacing
 from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.passes.engine.absent import AbsentTensor
-from onnxsmith.runtime.artifact import CERTIFICATE, DECODER, ENCODER, MANIFEST, MODEL, SIDECARS
+from onnxsmith.runtime.artifact import CERTIFICATE, MANIFEST, MODEL, PARTS, SIDECARS
 
 _INLINE_LIMIT = 32_000_000  # beyond it protobuf's copies of the weights would cost more memory than the model
 _EXTERNAL_FROM = 1_000_000  # smaller models stay one file even in a folder
@@ -47,7 +47,7 @@ def check_writable(target: Path, *, absent: bool = False) -> None:
 
 def _refuse_foreign(folder: Path) -> None:
     """The folder will be replaced: everything in it must be what an earlier run of ours wrote."""
-    parts = [part for part in (folder / ENCODER, folder / DECODER) if (part / MANIFEST).is_file()]
+    parts = [folder / name for name in PARTS if (folder / name / MANIFEST).is_file()]
     for part in parts:
         _refuse_foreign(part)
     try:
@@ -78,7 +78,7 @@ def write_artifact(
         BadInput: as :func:`check_writable`; the model's own weights would be replaced; or the disk refuses.
     """
     target = Path(target)
-    with _replaced(target, [model]) as made:
+    with replaced(target, [model]) as made:
         if target.suffix == ".onnx":
             write_model(made, model, _INLINE_LIMIT)
         else:
@@ -94,14 +94,18 @@ def write_parts(
 
     Raises as the above.
     """
-    with _replaced(target, [model for model, _, _ in parts.values()]) as made:
+    with replaced(target, [model for model, _, _ in parts.values()]) as made:
         made.mkdir()
         for name, (model, manifest, certificate) in parts.items():
             _write_folder(made / name, model, manifest, sidecars, certificate)
 
 
 @contextmanager
-def _replaced(target: Path, models: Iterable[ir.Model]) -> Iterator[Path]:
+def replaced(target: Path, models: Iterable[ir.Model] = ()) -> Iterator[Path]:
+    """Where to make what takes the target's place at one stroke, if the block ends well; it is made of these models.
+
+    Raises BadInput as :func:`check_writable` does, where the models' own weights would be replaced, or for the disk.
+    """
     check_writable(target)
     for model in models:
         _refuse_own_source(target, model)

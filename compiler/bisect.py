@@ -21,13 +21,13 @@ from onnxsmith.compiler.cached import check_model, closeness_of
 from onnxsmith.compiler.dims import Dims, name_dims
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
+from onnxsmith.compiler.past import bounds_of_text, plain, text_model, with_past_recorded
 from onnxsmith.compiler.pipeline import Logits, Outcome, Pass
 from onnxsmith.compiler.samples import Given, given_cases
 from onnxsmith.compiler.target import Target
 from onnxsmith.compiler.target import target as find_target
 from onnxsmith.compiler.verify import Unverifiable, runnable
 from onnxsmith.errors import BadInput
-from onnxsmith.passes.canonicalize import canonicalize
 from onnxsmith.passes.engine.provenance import module_of, origins
 from onnxsmith.passes.engine.rewrite import Site
 from onnxsmith.runtime.artifact import open_artifact
@@ -100,9 +100,10 @@ def bisect(
     artifact = open_artifact(source)
     if artifact.is_structure:
         raise BadInput(f"{source} is a structure, its weights are absent; nothing can be compared")
-    bounds = dict(artifact.manifest.get("bounds", {}))
     original = name_dims(load_model(source), dims or {})
-    cases = given_cases(inputs, original, artifact) if inputs is not None else runnable(original, bounds)
+    original = with_past_recorded(original) if cache else original
+    bounds, reads = bounds_of_text(original, artifact.manifest.get("bounds", {})), text_model(original)
+    cases = given_cases(inputs, reads, artifact) if inputs is not None else runnable(reads, bounds)
     if not cases:
         raise BadInput(f"{source} runs on none of the verification inputs; give some that it takes")
     kept: Logits = "all" if all_logits else "last"
@@ -165,7 +166,7 @@ class _Search:
     def _steps(self) -> tuple[list[Step], ir.Model]:
         """All that happens, and the model that it leaves."""
         found: list[Step] = []
-        model = canonicalize(self.original.clone())
+        model = plain(self.original.clone())
         for number, step in enumerate(self.passes):
             outcome = step.run(model)
             if step.transform is not None:
@@ -178,7 +179,7 @@ class _Search:
         """The model after the given steps, and with no others."""
         last = steps[-1].number if steps else -1
         allowed = {step.site for step in steps if step.number == last}
-        model = canonicalize(self.original.clone())
+        model = plain(self.original.clone())
         for step in self.passes[:last]:
             model = step.run(model).model
         return _only(self.passes[last], model, allowed) if steps else model

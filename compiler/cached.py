@@ -2,7 +2,8 @@
 
 The rule is that of ``compiler/verify.py``. Each text goes in several ways (see ``compiler/steps.py``): prompts of
 different lengths and single tokens behind them, in two pieces, and token by token. In the layout *in-place* rows are
-padded on the right, for the original too.
+padded on the right, for the original too. An original with a cache of its own is fed in the same steps, with the past
+that it gave itself; what takes no compact rows sees each row by itself.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import onnx_ir as ir
 
 from onnxsmith.compiler.closeness import Closeness, check_closeness, compared, logits
 from onnxsmith.compiler.inputs import Case
+from onnxsmith.compiler.past import text_model
 from onnxsmith.compiler.reference import Reference
 from onnxsmith.compiler.session import run_model
-from onnxsmith.compiler.steps import Result, Stepper, reader, schedules, text_of
+from onnxsmith.compiler.steps import Array, Call, Feeds, Result, Stepper, reader, rows_alone, schedules, text_of
 from onnxsmith.compiler.verify import REFUSED, Evidence, Tally, Values, attempt, check_whole, truth_of
 from onnxsmith.passes.cache import Cache, recorded
 from onnxsmith.runtime.parity import error_ratio
@@ -32,7 +34,7 @@ def check_model(
     """
     model, *encoder = compiled
     if recorded(model) is None:
-        return check_whole(original, model, cases, config)
+        return check_whole(text_model(original), model, cases, config)
     return check_cached(original, model, cases, config, *encoder)
 
 
@@ -42,7 +44,7 @@ def closeness_of(
     """How near what was compiled, as above, stays to the float32 original."""
     model, *encoder = compiled
     if recorded(model) is None:
-        return check_closeness(original, model, cases, config)
+        return check_closeness(text_model(original), model, cases, config)
     return closeness_cached(original, model, cases, config, *encoder)
 
 
@@ -58,19 +60,19 @@ def check_cached(
     Where it is an encoder-decoder's decoder, its compiled ``encoder`` reads the source.
     Raises Unverifiable as :func:`onnxsmith.compiler.verify.check_whole` does.
     """
-    reference, baseline, tally = Reference(original), run_model(original), Tally()
-    stepper = Stepper(compiled, attempt(compiled, optimize=True, config=config))
+    stepper, tally = Stepper(compiled, attempt(compiled, optimize=True, config=config)), Tally()
     name, read = stepper.cache.logits, _reader(stepper.cache, encoder, config)
+    double, single = _Original(original, _truths(original), stepper.cache), _baseline(original, stepper.cache)
     for case, results in _stepped(stepper, cases, read):
         tally.cases += 1
-        truth, own = truth_of(reference, case)[name], baseline(case.feeds)[name]
-        for found in results:
+        for calls, found in results:
+            truth, own = double(case, calls), single(case, calls)
             if found is None:
                 tally.add(name, REFUSED, case, truth)
                 continue
             result, counted = found
-            rows = slice(len(result))
-            tally.add(name, error_ratio(result, own[rows], truth[rows], counted & case.rows[rows, None]), case, truth)
+            rows = case.rows[: len(result), None]
+            tally.add(name, error_ratio(result, own, truth, counted & rows), case, truth)
     return [tally.evidence("whole model", name)]
 
 
@@ -82,18 +84,59 @@ def closeness_cached(
     encoder: ir.Model | None = None,
 ) -> list[Closeness]:
     """How near the logits of a lossy model with a cache stay to the float32 original's."""
-    baseline = run_model(original)
     stepper = Stepper(compiled, run_model(compiled, optimize=True, config=config))
     name, read = stepper.cache.logits, _reader(stepper.cache, encoder, config)
+    single = _baseline(original, stepper.cache)
 
     def pairs() -> Iterator[tuple[Values, Values, Case]]:
         for case, results in _stepped(stepper, cases, read):
-            own = baseline(case.feeds)[name]
-            for result, counted in filter(None, results):
-                rows = slice(len(result))
-                yield {name: own[rows]}, {name: result}, replace(case, rows=np.asarray(counted & case.rows[rows, None]))
+            for calls, found in results:
+                if found is not None:
+                    result, counted = found
+                    rows = np.asarray(counted & case.rows[: len(result), None])
+                    yield {name: single(case, calls)}, {name: result}, replace(case, rows=rows)
 
     return compared(pairs(), logits(original))
+
+
+class _Original:
+    """The original's logits [B, S, V] where the compiled model is asked for them.
+
+    Of the whole text at once, or in the same calls where it has a cache of its own; B rows as they have.
+    """
+
+    def __init__(self, original: ir.Model, run: Callable[[Case], Values], compiled: Cache) -> None:
+        self._run, self._logits = run, compiled.logits
+        self._stepper = None if recorded(original) is None else Stepper(original, self._fed)
+        self._compact = compiled.layout == "in-place"
+        self._whole: tuple[Case, Array] | None = None
+
+    def __call__(self, case: Case, calls: Sequence[Call]) -> Array:
+        if self._stepper is not None:
+            return self._in_steps(self._stepper, case, calls)
+        if self._whole is None or self._whole[0] is not case:
+            self._whole = case, self._run(case)[self._logits]
+        return self._whole[1][: len(calls[0].ids)]
+
+    def _in_steps(self, stepper: Stepper, case: Case, calls: Sequence[Call]) -> Array:
+        each = list(rows_alone(calls)) if self._compact else [calls]
+        found = [stepper(alone, case.feeds[stepper.cache.ids].shape[1]) for alone in each]
+        return np.concatenate([result[0] for result in found if result is not None])
+
+    def _fed(self, feeds: Feeds) -> Values:
+        return self._run(Case("a step", dict(feeds), np.ones(len(feeds[next(iter(feeds))]), bool)))
+
+
+def _truths(original: ir.Model) -> Callable[[Case], Values]:
+    """In float64."""
+    reference = Reference(original)
+    return lambda case: truth_of(reference, case)
+
+
+def _baseline(original: ir.Model, compiled: Cache) -> _Original:
+    """In float32, by ONNX Runtime."""
+    run = run_model(original)
+    return _Original(original, lambda case: run(case.feeds), compiled)
 
 
 def _reader(cache: Cache, encoder: ir.Model | None, config: Mapping[str, str]) -> Callable[[Values], Values]:
@@ -105,8 +148,8 @@ def _reader(cache: Cache, encoder: ir.Model | None, config: Mapping[str, str]) -
 
 def _stepped(
     stepper: Stepper, cases: Sequence[Case], read: Callable[[Values], Values]
-) -> Iterator[tuple[Case, list[Result | None]]]:
-    """Each case as the original is to see it, and what every way to feed it gives.
+) -> Iterator[tuple[Case, list[tuple[list[Call], Result | None]]]]:
+    """Each case as the original is to see it, and every way to feed it with what it gives.
 
     In place every row is given a token; that of a row of which nothing of the source counts is not compared.
     """
@@ -117,4 +160,4 @@ def _stepped(
         rows = every if cache.layout == "in-place" and cache.cross is None else case.rows
         seen = replace(case, feeds={**case.feeds, cache.ids: ids, cache.mask: mask}, rows=rows)
         source = read(case.feeds)
-        yield seen, [stepper(calls, ids.shape[1], source) for calls in schedules(cache, ids, mask)]
+        yield seen, [(calls, stepper(calls, ids.shape[1], source)) for calls in schedules(cache, ids, mask)]

@@ -24,9 +24,10 @@ from onnxsmith.compiler.dims import Dims, name_dims
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
 from onnxsmith.compiler.machine import onnxruntime_version
+from onnxsmith.compiler.manifest import cache_entry, part_entry, specs
 from onnxsmith.compiler.parts import Compilation, Compiled, Given
+from onnxsmith.compiler.past import bounds_of_text, plain, text_model, usable_past
 from onnxsmith.compiler.pipeline import Logits
-from onnxsmith.compiler.reads import step_bytes
 from onnxsmith.compiler.report import OptimizeReport, ParityReport, summarize
 from onnxsmith.compiler.samples import Given as Inputs
 from onnxsmith.compiler.samples import Samples, split
@@ -35,9 +36,9 @@ from onnxsmith.compiler.target import QUANTIZED, Target
 from onnxsmith.compiler.target import target as find_target
 from onnxsmith.compiler.verify import Evidence
 from onnxsmith.errors import BadInput, BadUsage, CheckFailed
-from onnxsmith.passes.cache import recorded
-from onnxsmith.passes.canonicalize import canonicalize
-from onnxsmith.passes.engine.values import dims as dims_of
+from onnxsmith.passes.cache import Cache, Refused, recorded
+from onnxsmith.passes.cache.record import record
+from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.optimize.last_token import LAST_TOKEN
 from onnxsmith.passes.optimize.unpad import CONTRACT, UNPADDED
 from onnxsmith.runtime.artifact import DECODER, ENCODER, Artifact, open_artifact
@@ -107,6 +108,7 @@ def optimize(
     where, artifact = find_target(target, precision), open_artifact(source)
     _check_files(artifact, source, output, precision)
     job = _Job(artifact, where, precision, strict, dims or {}, half_io, unpad, last_token, _logits(cache, all_logits))
+    job.keep_past()
     if tuned:
         job.tune(threads)
     job.judge(calibrate, parse_budget(budget) if budget is not None else None)
@@ -156,10 +158,19 @@ class _Job:
     budget: Budget = field(default_factory=lambda: Budget(()))
     seconds: dict[str, float] = field(default_factory=dict)
     digests: dict[str, Future[str]] = field(default_factory=dict)
+    past: Cache | None = None
+    told: list[Remark] = field(default_factory=list)
+
+    def keep_past(self) -> None:
+        """Leave a decoder the past that it has where it cannot be given a better one, and say why."""
+        try:
+            self.past = usable_past(self.load()) if self.cache else None
+        except Refused as refused:
+            self.cache, self.told = None, [Remark("missed", "kv-cache", "", reason=str(refused))]
 
     def judge(self, given: Inputs | None, budget: Budget | None) -> None:
         """Take the user's samples and budget. Raises BadInput for samples that do not fit the model."""
-        self.samples = split(given, self.load(), self.source) if given is not None else self.samples
+        self.samples = split(given, text_model(self.load()), self.source) if given is not None else self.samples
         self.budget = budget or self.budget
 
     def tune(self, threads: int | None) -> None:
@@ -168,7 +179,11 @@ class _Job:
         self.target = self.choices.target
 
     def load(self) -> ir.Model:
-        return name_dims(load_model(self.source.model), self.dims)
+        """The original; of a decoder with a past that is to be given a better one, that is recorded."""
+        model = name_dims(load_model(self.source.model), self.dims)
+        if self.past is not None:
+            record(model, self.past)
+        return model
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -195,7 +210,7 @@ class _Job:
             self._steps, lambda given: both(search, self._observer(given, evidence)), budgeted=search is not None
         )
         with self.timed("compile"):
-            model = canonicalize(original)
+            model = plain(original)
             anchors = sites.find(model)
             compiled = compilation.parts(model) if self.cache else compilation.whole(model, cache=False)
         outcome = compiled.outcome
@@ -210,7 +225,7 @@ class _Job:
             parity = self._parity(compiled, closeness) if verify != "off" else _unchecked(closeness)
         report = OptimizeReport(
             sites.settle(anchors, compiled.models, outcome.remarks),
-            outcome.remarks + (self.choices.remarks() if self.choices else []),
+            outcome.remarks + self.told + (self.choices.remarks() if self.choices else []),
             summarize(outcome.applied, evidence or [], outcome.undone),
             parity,
             nodes,
@@ -231,7 +246,7 @@ class _Job:
         return pipeline.passes(
             self.target,
             self.precision,
-            self._bounds(),
+            self._bounds,
             keep_io=not self.half_io,
             samples=given(self.samples.calibrating),
             without_padding=self.unpad,
@@ -239,15 +254,16 @@ class _Job:
             only_last=self.last_token,
         )
 
+    @cached_property
     def _bounds(self) -> dict[str, int]:
-        return dict(self.source.manifest.get("bounds", {}))
+        return bounds_of_text(self.load(), self.source.manifest.get("bounds", {}))
 
     @cached_property
     def _cases(self) -> list[Case]:
         """Found once: it opens the original and runs it on every input."""
         from onnxsmith.compiler.verify import runnable
 
-        return runnable(self.load(), self._bounds())
+        return runnable(text_model(self.load()), self._bounds)
 
     def _observer(self, given: Given, evidence: list[Evidence] | None) -> pipeline.Observer | None:
         """Adds to the evidence; none where none is wanted."""
@@ -284,7 +300,7 @@ class _Job:
 
         if parity is None or not parity.evidence:
             return [None] * len(compiled.models)
-        before = canonicalize(self.load())
+        before = plain(self.load())
         facts = {
             "source": {name: digest.result() for name, digest in self.digests.items()},
             "precision": self.precision,
@@ -311,7 +327,7 @@ class _Job:
             write_artifact(output, compiled.models[0], manifests[0], self.source.sidecars(), certificates[0])
             return
         written = zip(compiled.models, manifests, certificates, strict=True)
-        told = [(model, manifest | _part(model), certificate) for model, manifest, certificate in written]
+        told = [(model, manifest | part_entry(model), certificate) for model, manifest, certificate in written]
         write_parts(output, dict(zip((DECODER, ENCODER), told, strict=True)), self.source.sidecars())
 
     def _manifest(self, report: OptimizeReport, model: ir.Model) -> dict[str, Any]:
@@ -328,9 +344,9 @@ class _Job:
             "precision": self.precision,
             "session": {"config": self.target.session, "providers": _PROVIDERS[self.target.name]},
             "passes": [step.name for step in self._steps(list, recorded(model) is not None)],
-            **_cached(model),
+            **cache_entry(model),
             **({"padded_positions": CONTRACT} if UNPADDED in model.metadata_props else {}),
-            **({"outputs": _specs(model.graph.outputs)} if LAST_TOKEN in model.metadata_props else {}),
+            **({"outputs": specs(model.graph.outputs)} if LAST_TOKEN in model.metadata_props else {}),
             **({"tuned": told} if self.choices and (told := self.choices.to_json()) else {}),
             **{key: value for key, value in report.to_json().items() if key in _RECORDED},
             "missed": [r.to_json() for r in report.remarks if r.kind == "missed"],
@@ -345,31 +361,6 @@ def _logits(cache: bool, all_logits: bool) -> Logits | None:
     if not cache:
         return None
     return "all" if all_logits else "last"
-
-
-def _cached(model: ir.Model) -> dict[str, Any]:
-    """What the manifest says of a model with a cache; its inputs and outputs are no longer those of the source."""
-    cache = recorded(model)
-    if cache is None:
-        return {}
-    graph = model.graph
-    return {
-        "cache": cache.to_json(),
-        "step_bytes": step_bytes(model),
-        "inputs": _specs(graph.inputs),
-        "outputs": _specs(graph.outputs),
-    }
-
-
-def _part(model: ir.Model) -> dict[str, Any]:
-    """What the manifest says of one of an encoder-decoder's two models."""
-    task = "decoder-with-past" if recorded(model) else "encoder-with-present"
-    return {"task": task, "inputs": _specs(model.graph.inputs), "outputs": _specs(model.graph.outputs)}
-
-
-def _specs(values: Iterable[ir.Value]) -> list[dict[str, Any]]:
-    """Inputs or outputs as an export's task lists them."""
-    return [{"name": v.name, "dtype": str(v.dtype.numpy()), "dims": dims_of(v)} for v in values if v.dtype is not None]
 
 
 def _unchecked(closeness: list[Closeness]) -> ParityReport | None:

@@ -19,11 +19,11 @@ from onnxsmith.compiler.certificate import Part, parts
 from onnxsmith.compiler.closeness import Closeness
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
+from onnxsmith.compiler.past import plain, text_model, with_past_recorded
 from onnxsmith.compiler.samples import Given, given_cases
 from onnxsmith.compiler.verify import Evidence, Unverifiable, running
 from onnxsmith.errors import BadInput
 from onnxsmith.passes.cache import recorded
-from onnxsmith.passes.canonicalize import canonicalize
 from onnxsmith.runtime.artifact import CERTIFICATE, Artifact, open_artifact
 from onnxsmith.runtime.options import recorded_config
 
@@ -90,9 +90,11 @@ def verify(
     made = [artifact] if artifact.source is None else [artifact, artifact.source]
     compiled, config = [load_model(one.model) for one in made], recorded_config(artifact)
     _check_complete(compiled, artifact)
+    original = with_past_recorded(original) if recorded(compiled[0]) else original
+    reads = text_model(original)
     limits = parse_budget(budget) if budget is not None else _promised(artifact)
     certificates = [_certificate(one) for one in made]
-    given = given_cases(inputs, original, artifact) if inputs is not None else _cases(original, artifact, seed)
+    given = given_cases(inputs, reads, artifact) if inputs is not None else _cases(reads, artifact, seed)
     if not given:
         raise BadInput(f"{against} runs on none of the verification inputs; give some that it takes with --inputs")
     near = closeness_of(original, compiled, given, config) if limits else []
@@ -100,7 +102,7 @@ def verify(
         whole = check_model(original, compiled, given, config) if limits is None else []
     except Unverifiable as e:
         raise BadInput(f"{against} cannot be compared: {e}") from e
-    before = canonicalize(original)
+    before = plain(original)
     found = [part for model in compiled for part in parts(before, model, given)]
     foreign = [name for one, told in zip(made, certificates, strict=True) for name in _changed(one, told, against)]
     return Verification(found, whole, near, limits, len(given), all(certificates), tuple(dict.fromkeys(foreign)))

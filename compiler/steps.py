@@ -87,8 +87,19 @@ def _first(lengths: Array, dtype: Any) -> Array:
     return np.asarray(np.arange(lengths.max()) < lengths[:, None], dtype)
 
 
+def rows_alone(calls: Sequence[Call]) -> Iterator[list[Call]]:
+    """The calls of each compact row by itself, without padding: for a model that takes no compact rows."""
+    for row in range(len(calls[0].ids)):
+        alone = []
+        for call in calls:
+            total = int(call.mask[row].astype(bool).sum())
+            at, new = slice(row, row + 1), min(call.ids.shape[1], total)
+            alone.append(Call(call.ids[at, :new], call.mask[at, :total], call.last[at], call.count[at]))
+        yield alone
+
+
 class Stepper:
-    """A compiled model with a cache."""
+    """A model with a cache."""
 
     def __init__(self, model: ir.Model, run: Run) -> None:
         cache = recorded(model)

@@ -24,6 +24,7 @@ def switchable(high: ir.Model, low: ir.Model, regions: Sequence[Region]) -> ir.M
     graph, weights = model.graph, dict(low.graph.initializers)
     values = {str(v.name): v for n in graph for v in n.outputs}
     values |= {str(v.name): v for v in graph.inputs} | dict(graph.initializers)
+    low.graph.outputs.clear()  # a branch of the new model gives them, and a value is an output of one graph alone
     for i, region in enumerate(regions):
         low.graph.remove(region.nodes, safe=False)
         for node in region.nodes:

@@ -16,6 +16,8 @@ CERTIFICATE = "certificate.json"
 FORMAT = 1
 ABSENT = "absent"  # of the manifest's "weights", where the model is a structure without them
 ENCODER, DECODER = "encoder", "decoder"  # the artifacts that a folder of an encoder-decoder's two parts has
+DECODE, PREFILL = "decode", "prefill"  # those of a decoder that is split
+PARTS = (ENCODER, DECODER, DECODE, PREFILL)
 SIDECARS = ("tokenizer", "chat_template")  # the manifest's keys that name a file beside it
 
 _TYPES = {"inputs": list, "outputs": list, "bounds": dict, "session": dict, "special_tokens": dict, "cache": dict}
@@ -25,13 +27,15 @@ _TYPES = {"inputs": list, "outputs": list, "bounds": dict, "session": dict, "spe
 class Artifact:
     """A model on disk and what is recorded about it (``manifest`` is empty for a plain .onnx file).
 
-    ``source`` is the encoder's artifact, where this is the decoder of a folder that has both.
+    ``source`` is the encoder's artifact, where this is the decoder of a folder that has both; ``prefill`` is what reads
+    the prompts of a decoder that is split, where this makes the tokens.
     """
 
     model: Path
     manifest: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     source: Artifact | None = None
+    prefill: Artifact | None = None
 
     @property
     def is_structure(self) -> bool:
@@ -75,7 +79,8 @@ class Artifact:
 def open_artifact(path: str | Path) -> Artifact:
     """Find the model and manifest at ``path``: an artifact folder, its model file, or any other .onnx file.
 
-    A folder with two artifacts, encoder/ and decoder/, is the decoder with its source.
+    A folder with two artifacts, encoder/ and decoder/, is the decoder with its source; one with decode/ and prefill/ is
+    the first with the second.
 
     Raises:
         BadInput: There is nothing at the path, no model in the folder, or the manifest cannot be read.
@@ -95,11 +100,19 @@ def open_artifact(path: str | Path) -> Artifact:
 def _open_folder(folder: Path) -> Artifact:
     if not (folder / MANIFEST).is_file() and (folder / DECODER / MANIFEST).is_file():
         return replace(_open_folder(folder / DECODER), source=_open_folder(folder / ENCODER))
+    if not (folder / MANIFEST).is_file() and (folder / DECODE / MANIFEST).is_file():
+        return _split(_open_folder(folder / DECODE), _open_folder(folder / PREFILL))
     if not (folder / MANIFEST).is_file():
         raise BadInput(f"{folder}: no {MANIFEST} in this folder; give an onnxsmith artifact or the .onnx file itself")
     if not (folder / MODEL).is_file():
         raise BadInput(f"{folder}: no {MODEL} in this artifact; export or optimize the model again")
     return Artifact(folder / MODEL, _read_manifest(folder / MANIFEST), folder)
+
+
+def _split(decode: Artifact, prefill: Artifact) -> Artifact:
+    if decode.manifest.get("cache") != prefill.manifest.get("cache"):
+        raise BadInput(f"{decode.folder} and {PREFILL} beside it have two kinds of caches; split the model again")
+    return replace(decode, prefill=prefill)
 
 
 def _read_manifest(path: Path) -> Mapping[str, Any]:

@@ -45,6 +45,9 @@ _MODELS: dict[str, Any] = {
     "mistral": lambda: transformers.MistralForCausalLM(
         transformers.MistralConfig(**LLAMA, sliding_window=3, **_TOKENS)
     ),
+    "mistral-wide": lambda: transformers.MistralForCausalLM(  # heads that the kernel turns itself
+        transformers.MistralConfig(**LLAMA, head_dim=16, sliding_window=5, **_TOKENS)
+    ),
     "t5": lambda: test_seq2seq.t5(test_seq2seq.T5 | {"num_decoder_layers": 2, "d_kv": 8} | _TARGET),
     "bart": lambda: test_seq2seq.bart(
         **_LAYERS, **_TARGET, d_model=32, encoder_attention_heads=2, forced_eos_token_id=EOS

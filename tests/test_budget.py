@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,17 @@ def steps(precision: str) -> list[pipeline.Pass]:
 def saved(tmp_path: Path, model: ir.Model) -> Path:
     ir.save(model, tmp_path / "model.onnx")
     return tmp_path / "model.onnx"
+
+
+def _ending_in_a_product() -> ir.Model:
+    text = """
+    <ir_version: 10, opset_import: ["" : 23]>
+    g (int64[batch, sequence] ids) => (float[batch, sequence, 48] scores)
+    { hidden = Gather(table, ids)
+      scores = MatMul(hidden, weight) }
+    """
+    rng = np.random.default_rng(0)
+    return parsed(text, {"table": rng.standard_normal((40, 64)), "weight": rng.standard_normal((64, 48))})
 
 
 class TestParse:
@@ -120,19 +132,22 @@ class TestLogits:
 
 
 class TestSwitch:
+    @pytest.mark.parametrize("make", [encoder, _ending_in_a_product], ids=["inside", "at the end"])
     @pytest.mark.parametrize("precision", ["int8", "int8-weights", "int4"])
-    def test_every_choice_is_one_of_the_two(self, precision: str) -> None:
-        model = pipeline.run(canonicalize(encoder()), steps("fp32")).model
-        lossy = next(step for step in steps(precision) if step.lossy)
-        after = lossy.run(model.clone()).model
+    def test_every_choice_is_one_of_the_two(self, precision: str, make: Callable[[], ir.Model]) -> None:
+        model = pipeline.run(canonicalize(make()), steps("fp32")).model
+        after = model.clone()
+        for lossy in (step for step in steps(precision) if step.lossy):
+            after = lossy.run(after).model
         high, low = run_model(model), run_model(after)
         switched = after.clone()
-        regions = changed(model, switched)
+        regions, name = changed(model, switched), str(model.graph.outputs[0].name)
+        assert regions
         run = run_model(switchable(model, switched, regions))
         for case in list(cases(model))[:3]:
             for flag, expected in ((False, high), (True, low)):
                 flags = {f"{PREFIX}{i}": np.array(flag) for i in range(len(regions))}
-                np.testing.assert_array_equal(run({**case.feeds, **flags})["hidden"], expected(case.feeds)["hidden"])
+                np.testing.assert_array_equal(run({**case.feeds, **flags})[name], expected(case.feeds)[name])
 
 
 class TestSearch:

@@ -52,6 +52,19 @@ def test_in_place_past_the_first_buffer(in_place: LoadedModel, side: str) -> Non
     assert {len(row) for row in found.sequences} > {30}  # some leave the batch before
 
 
+@pytest.mark.parametrize("which", ["in-place", "concat"])
+def test_a_long_prompt_is_read_in_pieces(in_place: LoadedModel, which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = in_place if which == "in-place" else ours("llama")
+    prompts = rows_of((13, 12, 3))
+    whole = [model.generate(prompt, max_new_tokens=8).sequences for prompt in prompts]
+    monkeypatch.setattr(decoder, "PIECE", 4)
+    sizes: list[int] = []
+    monkeypatch.setattr(decoder.Decoder, "_run", counted(decoder.Decoder._run, sizes))
+    model.generate(rows_of((2, 2)), max_new_tokens=1)  # a batch is read at once, and leaves nothing behind
+    assert [model.generate(prompt, max_new_tokens=8).sequences for prompt in prompts] == whole
+    assert max(sizes) == (4 if which == "in-place" else 13)
+
+
 @pytest.mark.usefixtures("small_steps")
 def test_memory_is_as_predicted(in_place: LoadedModel) -> None:
     """The prompt takes 12 columns of 9, then it doubles: 24, 48; keys and values of 2 heads of 8 float32."""
@@ -99,9 +112,9 @@ def test_a_shared_start_is_read_once(in_place: LoadedModel, which: str, monkeypa
 def counted(method: Callable[..., Any], read: list[int]) -> Callable[..., Any]:
     """Of a method that takes tokens, the same; their numbers are written down."""
 
-    def wrapped(self: Any, tokens: list[int]) -> Any:
-        read.append(len(tokens))
-        return method(self, tokens)
+    def wrapped(self: Any, tokens: Any, *further: Any) -> Any:
+        read.append(np.shape(tokens)[-1])
+        return method(self, tokens, *further)
 
     return wrapped
 

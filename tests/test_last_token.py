@@ -126,6 +126,12 @@ def test_an_encoder_is_an_error_and_nothing_is_written(tmp_path: Path, invoke: I
     assert result.code == 3 and "expected a causal decoder" in result.err and not output.exists()
 
 
+def test_it_does_not_generate(optimized: Path, invoke: Invoke) -> None:
+    result = invoke("run", optimized, "--prompt", "Once")
+    assert result.code == 3 and "a model without a cache cannot generate" in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize("other", ["--cache", "--unpad"])
 def test_not_with(other: str, exported: Path, tmp_path: Path, invoke: Invoke) -> None:
     result = invoke("optimize", exported, "-o", tmp_path / "out", "--last-token", other)

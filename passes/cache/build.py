@@ -81,7 +81,7 @@ def _described(plan: Plan, mask: ir.Value, positions: Positions, pairs: Sequence
         positions=_POSITIONS if positions.used else None,
         past=[str(past.name) for pair in pairs for past, _ in pair],
         present=[str(present.name) for pair in pairs for _, present in pair],
-        logits=str(plan.logits.name),
+        logits=str(plan.graph.outputs[0].name),
         last_only=True,
         next_token=next_token,
     )
@@ -139,12 +139,15 @@ def _outputs(model: ir.Model, plan: Plan, mask: ir.Value, all_logits: bool) -> s
     """Logits of the last token, unless all are wanted, and the token that has the largest; the latter's name."""
     graph, op, names, logits = model.graph, Builder(), Names(model), plan.logits
     if not all_logits:
-        logits = narrowed(graph, op, plan.logits, plan.cones.hidden, plan.text.ids, mask)
+        logits = narrowed(op, plan.logits, plan.cones.hidden, plan.text.ids, mask)
         last = logits
     else:
         last = last_token(op, logits, plan.text.ids, mask)
     chosen = op.ArgMax(last, axis=-1, keepdims=0)
     names.adopt(graph, op)
+    if logits is not plan.logits:
+        logits.name, plan.logits.name = plan.logits.name, f"{plan.logits.name}.all"
+        graph.outputs[0] = logits
     chosen.name, chosen.type = _NEXT, ir.TensorType(ir.DataType.INT64)
     chosen.shape = ir.Shape([(dims(plan.text.ids) or [None])[0], 1])
     graph.extend(op.nodes)

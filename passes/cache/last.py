@@ -53,9 +53,7 @@ def last_token(op: Builder, x: ir.Value, ids: ir.Value, mask: ir.Value) -> ir.Va
     return found
 
 
-def narrowed(
-    graph: ir.Graph, op: Builder, logits: ir.Value, hidden: set[ir.Value], ids: ir.Value, mask: ir.Value
-) -> ir.Value:
+def narrowed(op: Builder, logits: ir.Value, hidden: set[ir.Value], ids: ir.Value, mask: ir.Value) -> ir.Value:
     """Let everything behind the last place where tokens meet run on one token a row; returns the logits [B, 1, V].
 
     They are another value where nothing stands behind: the last token is then taken of the logits themselves. The new
@@ -65,8 +63,6 @@ def narrowed(
     readers = list(wide.uses())
     v = narrow = last_token(op, wide, ids, mask)
     if wide is logits:
-        narrow.name, wide.name = wide.name, f"{wide.name}.all"
-        graph.outputs[0] = narrow
         return narrow
     for node, i in readers:
         node.replace_input_with(i, narrow)

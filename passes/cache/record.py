@@ -11,6 +11,8 @@ row b of the mask [B, T] is n_b ones and then zeros, T being the length of the l
 holds what is stored; bound to one buffer of at least P + S columns with present, keys and values are appended there. A
 prompt (P = 0) is padded on the right to S = T; a step has S = 1; S > 1 behind a prompt needs B = 1 (ONNX Runtime's
 kernel GroupQueryAttention takes no other). The mask alone tells lengths: a shorter one drops tokens. Every row has one.
+Where the cache ``rolls``, the first tokens of a row, which no window reaches any more, may be dropped as well: those
+that are left move to the front, the mask counts them alone, and positions go on as if none were dropped.
 
 In both, ``positions`` are the cumulative sum of the mask minus one, clipped at 0, in its last S columns.
 """
@@ -53,7 +55,8 @@ class Cache:
     ``ids`` int64 [B, S]; ``mask`` int64 [B, P + S]; ``positions`` int64 [B, S] or None, where the model takes none;
     ``past`` and ``present`` [B, H, P, D], keys and values of each layer in turn; ``logits`` [B, S, V], or [B, 1, V] of
     each row's last token where ``last_only``; ``next_token`` int64 [B, 1], the largest of those; ``window`` is how many
-    last keys a query sees, itself among them; ``max_positions`` limits P + S; ``cross`` is what is read of a source.
+    last keys a query sees, itself among them; ``rolls``: what is behind it may be dropped; ``max_positions`` limits
+    P + S, of the whole text; ``cross`` is what is read of a source.
     """
 
     layers: int
@@ -71,6 +74,7 @@ class Cache:
     layout: Layout = "concat"
     max_positions: int | None = None
     window: int | None = None
+    rolls: bool = False
     cross: Cross | None = None
 
     def to_json(self) -> dict[str, object]:

@@ -143,5 +143,5 @@ def check_lasting(mask: ir.Value | None, cones: Cones) -> None:
 
 
 def _square(mask: Array, length: int) -> Array:
-    """All of [.., S, T], where a row stands for all queries."""
-    return np.broadcast_to(mask, (*mask.shape[:-2], length, length))
+    """All of [B|1, .., S, T], where a row stands for all queries."""
+    return np.broadcast_to(mask, (*(mask.shape[:-2] or (1,)), length, length))

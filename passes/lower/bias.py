@@ -40,13 +40,13 @@ class Biases:
         return self._made[mask]
 
     def _built(self, mask: ir.Value) -> ir.Value:
-        op, (_, heads, new, total) = self._op, dims(mask) or [None] * 4
-        if not isinstance(heads, int):
-            raise Refused(f"the mask {mask.name} has no known number of heads")
+        op, found = self._op, dims(mask) or []
+        if len(found) != 4 or not isinstance(heads := found[1], int):
+            raise Refused(f"the mask {mask.name} has no known number of heads, {found}")
         rows = _Copy(op, self._ids, self._mask, mask).made
         wanted = (op.constant([heads], "heads", np.int64), op.Shape(self._ids), op.constant([-1], "rest", np.int64))
         made = op.Transpose(op.Reshape(rows, op.Concat(*wanted, axis=0)), perm=[1, 0, 2, 3])
-        made.type, made.shape = mask.type, ir.Shape([(dims(self._ids) or [None])[0], heads, new, total])
+        made.type, made.shape = mask.type, ir.Shape([(dims(self._ids) or [None])[0], *found[1:]])
         label(op, "bias")
         self._check(mask, made)
         return made

@@ -4,7 +4,8 @@
 
 The operator takes no mask: it is causal, may have a window, and is told where each row ends. So the mask must mean
 that where the padding is on the right, which is found by evaluating it; what it adds to the scores beside that is given
-as the operator's bias (see ``bias.py``). Rows are compact from then on;
+as the operator's bias (see ``bias.py``). With one window in all layers and no bias, what no window reaches any more may
+be dropped from the buffers: rotary positions inside are then given, not counted. Rows are compact from then on;
 see ``passes/cache/record.py`` for the layout. Sources: ONNX Runtime's contrib operator GroupQueryAttention; Ainslie et
 al. 2023, arXiv:2305.13245; windows: Jiang et al. 2023, arXiv:2310.06825.
 """
@@ -52,16 +53,20 @@ def in_place(model: ir.Model, kernels: Kernels) -> list[Remark]:
         return [Remark("missed", NAME, "", reason=f"keys and values are copied: {refused}")]
     ends, total = _ends(op, graph, cache)
     tables = {t: constants(op, t) for t in dict.fromkeys(site.rotary for site in sites) if t is not None}
-    lengths = [[ends, total, *(tables[site.rotary] if site.rotary else (None, None))] for site in sites]
-    made = [_built(op, site, [*given, None, biases[site.mask]]) for site, given in zip(sites, lengths, strict=True)]
+    windows = {site.sight.window for site in sites}
+    rolls = windows != {None} and len(windows) == 1 and not any(biases.values())
+    places = next((v for v in graph.inputs if v.name == cache.positions), None) if rolls else None
+    made = []
+    for site in sites:
+        turned = (*tables[site.rotary], places) if site.rotary else (None, None, None)
+        made.append(_built(op, site, [ends, total, *turned, biases[site.mask]]))
     names.adopt(graph, op)
     graph.extend(op.nodes)
     graph.opset_imports.setdefault(MICROSOFT, 1)
     for site, outputs in zip(sites, made, strict=True):
         _replace(graph, site.node, outputs)
     graph.sort()
-    windows = {site.sight.window for site in sites}
-    changed(model, layout="in-place", window=windows.pop() if len(windows) == 1 else None)
+    changed(model, layout="in-place", window=windows.pop() if len(windows) == 1 else None, rolls=rolls)
     _settle(model)
     told = (" rotated inside" if tables else "") + (" with a bias on the scores" if any(biases.values()) else "")
     return [Remark("analysis", NAME, "", reason=f"{len(sites)} layers append to their buffers{told}")]

@@ -33,7 +33,7 @@ class Sight:
 
 
 class Rows:
-    """A mask [B|1, H|1, S, T] of a model with a cache, as a function of lengths and marks."""
+    """A mask of a model with a cache, as a function of lengths and marks."""
 
     def __init__(self, graph: ir.Graph, cache: Cache, mask: ir.Value) -> None:
         inputs = {v.name: v for v in graph.inputs if v.name in (cache.ids, cache.mask)}
@@ -43,13 +43,13 @@ class Rows:
         self._kinds = {str(name): v.dtype.numpy() for name, v in inputs.items() if v.dtype is not None}
 
     def __call__(self, marks: Array, new: int) -> Array:
-        """The rows of the last ``new`` tokens under a text's mask ``marks`` [B, T]."""
+        """The rows [B|1, H|1, S, T] of the last ``new`` tokens under a text's mask ``marks`` [B, T]."""
         feeds = {self._cache.ids: np.zeros((len(marks), new), np.int64), self._cache.mask: marks}
         try:
             (found,) = self._run.run(None, {n: x.astype(self._kinds[n]) for n, x in feeds.items() if n in self._kinds})
         except Exception as e:  # onnx.reference has its own ways to say that it lacks an operator
             raise Refused(f"the mask cannot be evaluated: {str(e).splitlines()[0]}") from e
-        return np.asarray(found)
+        return np.asarray(found).reshape((1,) * (4 - np.ndim(found)) + np.shape(found))
 
 
 def sight_of(mask: ir.Value | None, graph: ir.Graph, cache: Cache) -> Sight:

@@ -88,13 +88,11 @@ def _distances(v: ir.Value) -> _Distances | None:
     if node is None or node.op_type != "Sub" or node.domain:
         return None
     a, b = node.inputs
-    ranges = [_range(side) for side in (a, b) if side is not None]
-    shapes = [[size == 1 for size in dims(side) or []] for side in (a, b)]
-    if len(ranges) < 2 or ranges[0] is None or ranges[0] is not ranges[1]:
+    if a is None or b is None or (counted := _range(a)) is None or counted is not _range(b):
         return None
-    if sorted(shapes) != [[False, True], [True, False]]:
+    if sorted([size == 1 for size in dims(side) or []] for side in (a, b)) != [[False, True], [True, False]]:
         return None
-    count = ranges[0].producer().inputs[1]  # type: ignore[union-attr]
+    count = counted.producer().inputs[1]  # type: ignore[union-attr]
     return None if count is None else _Distances(v, a, b, count)
 
 

@@ -80,7 +80,7 @@ def _narrow(model: ir.Model, text: Text, logits: ir.Value) -> None:
         head = logits.producer()
         told = "an input" if head is None else f"{head.op_type} {head.name}"
         raise Refused(f"expected a head that takes each token by itself, found {told}")
-    narrowed(graph, op, logits, hidden, text.ids, mask)
+    narrowed(op, logits, hidden, text.ids, mask)
     names.adopt(graph, op)
     graph.extend(op.nodes)
     graph.sort()

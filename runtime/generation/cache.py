@@ -43,6 +43,9 @@ class Cache(Protocol):
     def truncate(self, columns: int) -> None:
         """Forget all but the first columns."""
 
+    def roll(self, starts: Array, counts: Array) -> None:
+        """Of row i, ``counts[i]`` columns from ``starts[i]`` become the first, and the others are forgotten."""
+
     @property
     def nbytes(self) -> int:
         """Bytes that are allocated."""
@@ -85,6 +88,10 @@ class PassedCache:
     def truncate(self, columns: int) -> None:
         self._values = [self._value(np.ascontiguousarray(v.numpy()[:, :, :columns])) for v in self._values]
 
+    def roll(self, starts: Array, counts: Array) -> None:
+        width = int(counts.max())
+        self._values = [self._value(_rolled(v.numpy(), starts, counts, width)) for v in self._values]
+
     @property
     def nbytes(self) -> int:
         return sum(value.tensor_size_in_bytes() for value in self._values)
@@ -100,11 +107,12 @@ class PassedCache:
 class SharedCache:
     """One buffer [B, H, capacity, D] for past and present, into which the graph appends; it grows in steps.
 
-    ``capacity`` is at least as many columns as are used; it doubles, so that growing costs little in the long run.
+    ``capacity`` is at least as many columns as are used; it doubles, so that growing costs little in the long run, but
+    of a cache that rolls only up to the room that suffices.
     """
 
     def __init__(self, interface: Interface, pasts: Sequence[TensorInfo]) -> None:
-        self._names, self._pasts = interface, pasts
+        self._names, self._pasts, self._room = interface, pasts, room(interface)
         self._buffers: list[Array] = []
         self._values: list[ort.OrtValue] = []
         self.capacity = 0
@@ -140,12 +148,16 @@ class SharedCache:
     def truncate(self, columns: int) -> None:
         """The mask alone says what counts."""
 
+    def roll(self, starts: Array, counts: Array) -> None:
+        self.capacity = max(int(counts.max()), self._room or 0)
+        self._replace([_rolled(buffer, starts, counts, self.capacity) for buffer in self._buffers])
+
     @property
     def nbytes(self) -> int:
         return sum(buffer.nbytes for buffer in self._buffers)
 
     def _grow(self, columns: int) -> None:
-        used, self.capacity = self.capacity, grown(self.capacity, columns)
+        used, self.capacity = self.capacity, grown(self.capacity, columns, self._room)
         old = self._buffers or [np.empty(_shape(past, self._rows, 0), past.dtype) for past in self._pasts]
         self._replace([_copied(buffer[:, :, :used], self.capacity) for buffer in old])
 
@@ -154,9 +166,26 @@ class SharedCache:
         self._values = [ort.OrtValue.ortvalue_from_numpy(buffer) for buffer in buffers]
 
 
-def grown(capacity: int, columns: int) -> int:
-    """The next capacity that holds so many columns: twice the last one, or the next multiple of STEP."""
-    return max(2 * capacity, -(-columns // STEP) * STEP)
+def room(interface: Interface) -> int | None:
+    """Columns with which a cache that rolls does so once in STEP tokens; None for any other."""
+    return interface.window + STEP if interface.rolls and interface.window is not None else None
+
+
+def grown(capacity: int, columns: int, enough: int | None = None) -> int:
+    """The next capacity that holds so many columns: twice the last one, or the next multiple of STEP.
+
+    Where some are ``enough``, those instead of more.
+    """
+    wanted = max(2 * capacity, -(-columns // STEP) * STEP)
+    return wanted if enough is None else min(wanted, max(enough, columns))
+
+
+def _rolled(old: Array, starts: Array, counts: Array, capacity: int) -> Array:
+    """A buffer of so many columns whose row i starts with ``counts[i]`` columns of ``old`` from ``starts[i]``."""
+    buffer = np.zeros((*old.shape[:2], capacity, old.shape[3]), old.dtype)
+    for row, (start, count) in enumerate(zip(starts.tolist(), counts.tolist(), strict=True)):
+        buffer[row, :, :count] = old[row, :, start : start + count]
+    return buffer
 
 
 def _copied(old: Array, capacity: int) -> Array:

@@ -89,6 +89,14 @@ class GenerationConfig:
             ),
         )
 
+    @property
+    def start(self) -> int:
+        """The token that a target starts with. Raises BadUsage where the checkpoint names none."""
+        start = self.decoder_start_token_id if self.decoder_start_token_id is not None else self.bos_token_id
+        if start is None:
+            raise BadUsage("the checkpoint names no token that a target starts with; give decoder_start_token_id")
+        return start
+
     def overridden(self, values: Mapping[str, Any]) -> GenerationConfig:
         """These settings with a caller's on top; None leaves a setting as it is.
 

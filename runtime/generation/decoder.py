@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from onnxsmith.errors import BadInput
 from onnxsmith.runtime.feeds import TensorInfo
-from onnxsmith.runtime.generation.cache import make_cache
+from onnxsmith.runtime.generation.cache import make_cache, room
 from onnxsmith.runtime.generation.interface import Interface
 from onnxsmith.runtime.generation.source import Source
 from onnxsmith.runtime.session import one_line
 
 Array = NDArray[Any]
+PIECE = 512  # tokens of one row that are read at once: attention keeps a score for each of them and each before it
 
 
 def column_bytes(interface: Interface, inputs: Sequence[TensorInfo]) -> int:
@@ -33,9 +34,10 @@ class Decoder:
     """Rows of text and their cache. ``lengths`` int64 [B] counts each row's tokens in it.
 
     ``picks``: a run gives the best next tokens, int64 [B], where it else gives logits, float32 [B, V].
-    ``source`` is what an encoder-decoder reads. ``step_bytes`` are the weights that a run reads, where that is known;
-    ``read`` counts them, and keys and values, over all runs. ``nbytes`` are those of the cache and of the source's keys
-    and values, as of the last run that bound them.
+    ``source`` is what an encoder-decoder reads; ``prefill``, where it is given, runs for the prompts, and ``session``
+    for what follows. ``step_bytes`` are the weights that a run reads, where that is known; ``read`` counts them, and
+    keys and values, over all runs. ``nbytes`` are those of the cache and of the source's keys and values, as of the
+    last run that bound them.
     """
 
     def __init__(
@@ -45,14 +47,17 @@ class Decoder:
         inputs: Sequence[TensorInfo],
         *,
         source: Source | None = None,
+        prefill: ort.InferenceSession | None = None,
         device: str = "cpu",
         step_bytes: int | None = None,
     ) -> None:
         self._session, self._names = session, interface
-        self._cache = make_cache(interface, inputs, device)
+        self._prefill = prefill or session
+        self._cache, self._room = make_cache(interface, inputs, device), room(interface)
         self._width = 0  # columns of the cache in use
+        self._dropped = np.zeros(0, np.int64)  # first tokens of each row that are there no more
         self._binding: ort.IOBinding | None = None  # of the last run; to bind a cache costs as much as a small product
-        self._bound: str | None = None  # the output that it gives
+        self._bound: tuple[ort.InferenceSession, str | None] | None = None  # what runs, and what it gives
         self._step_bytes, self._column_bytes = step_bytes, column_bytes(interface, inputs)
         self.read = self.nbytes = 0
         self.picks = False
@@ -64,10 +69,12 @@ class Decoder:
         counts = np.array([len(prompt) for prompt in prompts])
         self._cache.reset(len(prompts))
         self._binding = None
-        self.lengths, self._width = np.zeros_like(counts), 0
+        self.lengths, self._dropped, self._width = np.zeros_like(counts), np.zeros_like(counts), 0
+        if len(prompts) == 1:
+            return self._read(prompts[0])
         ids = np.zeros((len(prompts), counts.max()), np.int64)
         ids[self._counting(counts, ids.shape[1])] = np.concatenate(prompts)
-        return self._last(self._run(ids, counts), counts)
+        return self._last(self._run(ids, counts, self._prefill), counts)
 
     def step(self, tokens: Array) -> Array:
         """One more token of each row, int64 [B] -> best tokens [B] or logits [B, V]"""
@@ -76,8 +83,15 @@ class Decoder:
 
     def extend(self, tokens: Sequence[int]) -> Array:
         """More tokens of the only row -> best tokens [1] or logits [1, V] after the last of them"""
-        found = self._run(np.array([tokens], np.int64), self.lengths + len(tokens))
-        return self._last(found, np.array([len(tokens)]))
+        return self._read(tokens)
+
+    def _read(self, tokens: Sequence[int]) -> Array:
+        """As ``extend``, in pieces where the cache takes them in place."""
+        at_once = PIECE if self._names.in_place else len(tokens)
+        for start in range(0, len(tokens), at_once):
+            piece = tokens[start : start + at_once]
+            found = self._run(np.array([piece], np.int64), self.lengths + len(piece), self._prefill)
+        return self._last(found, np.array([len(piece)]))
 
     def extend_whole(self, tokens: Sequence[int]) -> Array:
         """More tokens of the only row -> logits after each of them [S, V], where the graph gives them"""
@@ -92,41 +106,65 @@ class Decoder:
         """Row i becomes what row ``rows[i]`` was; ``shared``: so many first tokens of both are the same."""
         self._binding = None
         # Rows that are not compact start with padding, each of its own length.
-        self._cache.select(rows, self._width, shared if self._names.in_place else 0)
+        same = max(shared - int(self._dropped.max()), 0) if self._names.in_place else 0
+        self._cache.select(rows, self._width, same)
         if self.source is not None:
             self.source.select(rows)
-        self.lengths = self.lengths[rows]
-        self._width = int(self.lengths.max()) if self._names.in_place else self._width
+        self.lengths, self._dropped = self.lengths[rows], self._dropped[rows]
+        self._width = int((self.lengths - self._dropped).max()) if self._names.in_place else self._width
+
+    def reaches(self, length: int) -> bool:
+        """Whether the cache has all that a token behind the first ones of the only row sees."""
+        return not self._dropped[0] or length - self._dropped[0] >= self._seen
 
     def truncate(self, length: int) -> None:
         """Forget all but the first tokens of the only row."""
-        if length < self._width:
-            self._cache.truncate(length)
+        left = length - int(self._dropped[0])
+        if left < self._width:
+            self._cache.truncate(left)
             self._binding = None
-            self.lengths, self._width = np.array([length]), length
+            self.lengths, self._width = np.array([length]), left
 
-    def _run(self, ids: Array, lengths: Array) -> Array:
+    @property
+    def _seen(self) -> int:
+        """How many earlier tokens a token sees through the window, where the cache rolls."""
+        return (self._names.window or 1) - 1
+
+    def _roll(self, new: int) -> None:
+        """Where so many more tokens would fill the buffers, drop what no token sees any more."""
+        counts = self.lengths - self._dropped
+        starts = np.maximum(counts - self._seen, 0)
+        if self._room is None or counts.max() + new <= self._room or not starts.any():
+            return
+        self._cache.roll(starts, counts - starts)
+        self._binding = None
+        self._dropped = self._dropped + starts
+
+    def _run(self, ids: Array, lengths: Array, session: ort.InferenceSession | None = None) -> Array:
         """Ids [B, S] -> what the graph gives, with so many tokens in each row's cache after it.
 
         It is ONNX Runtime's memory, which the next run may take.
         """
         new = ids.shape[1]
-        width = int(lengths.max()) if self._names.in_place else self._width + new
-        mask = self._counting(lengths, width)
+        self._roll(new)
+        counts = lengths - self._dropped
+        width = int(counts.max()) if self._names.in_place else self._width + new
+        mask = self._counting(counts, width)
         feeds = {self._names.ids: ids, self._names.mask: mask.astype(np.int64)}
         if self._names.positions:
-            feeds[self._names.positions] = np.maximum(mask.cumsum(1) - 1, 0)[:, -new:]
-        found = self._bound_run(feeds, width)
+            places = np.maximum(mask.cumsum(1) - 1, 0)[:, -new:]
+            feeds[self._names.positions] = places + self._dropped[:, None]
+        found = self._bound_run(session or self._session, feeds, width)
         self.lengths, self._width = lengths, width
         if self._step_bytes is not None:
             of_source = self.source.nbytes if self.source else 0
-            self.read += self._step_bytes + self._column_bytes * int(lengths.sum()) + of_source
+            self.read += self._step_bytes + self._column_bytes * int(counts.sum()) + of_source
         return found
 
-    def _bound_run(self, feeds: dict[str, Array], width: int) -> Array:
+    def _bound_run(self, session: ort.InferenceSession, feeds: dict[str, Array], width: int) -> Array:
         output = self._names.next_token if self._picked else self._names.logits
-        held = self._binding if self._bound == output and self._cache.holds(width) else None
-        binding = held or self._session.io_binding()
+        held = self._binding if self._bound == (session, output) and self._cache.holds(width) else None
+        binding = held or session.io_binding()
         contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}  # alive until the run is over
         for name, array in contiguous.items():
             binding.bind_cpu_input(name, array)
@@ -135,9 +173,9 @@ class Decoder:
             self._cache.bind(binding, width)
             if self.source is not None:
                 self.source.bind(binding)
-        self._binding, self._bound = binding, output
+        self._binding, self._bound = binding, (session, output)
         try:
-            self._session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's error classes have no common base
             raise BadInput(f"ONNX Runtime fails on these tokens: {one_line(error)}") from error
         self._cache.take(binding)

@@ -91,7 +91,7 @@ class Generator:
             return self._decoder.start(texts)
         (text,) = texts
         same = _shared(kept.ids[: self._decoder.lengths[0]], text[:-1])
-        if not same:
+        if not same or not self._decoder.reaches(same):
             return self._decoder.start(texts)
         self._decoder.truncate(same)
         return self._decoder.extend(text[same:])
@@ -126,10 +126,7 @@ class Generator:
         """What the decoder reads first: the prompts, or the token that starts a target."""
         if self._decoder.source is None:
             return prompts
-        start = config.decoder_start_token_id if config.decoder_start_token_id is not None else config.bos_token_id
-        if start is None:
-            raise BadUsage("the checkpoint names no token that a target starts with; give decoder_start_token_id")
-        return [[start] for _ in prompts]
+        return [[config.start] for _ in prompts]
 
     def _limit(self, texts: Prompts, config: GenerationConfig) -> int:
         """How many tokens may be generated."""

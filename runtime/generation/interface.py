@@ -40,7 +40,8 @@ class Interface:
     """``in_place``: rows are compact from column 0, and past and present may be one longer buffer.
 
     Otherwise new tokens are the last columns, and present is past and they. ``next_token`` is the best token [B, 1]
-    where the graph picks it; ``window`` is how many last tokens a query sees.
+    where the graph picks it; ``window`` is how many last tokens a query sees. Where the cache ``rolls``, those before
+    may be dropped from the front of a row, if the positions go on.
     """
 
     past: tuple[str, ...]
@@ -54,6 +55,7 @@ class Interface:
     next_token: str | None = None
     max_positions: int | None = None
     window: int | None = None
+    rolls: bool = False
     cross: Cross | None = None
 
 
@@ -98,6 +100,7 @@ def _recorded(entry: Any) -> Interface:
             next_token=entry.get("next_token"),
             max_positions=entry.get("max_positions"),
             window=entry.get("window"),
+            rolls=bool(entry.get("rolls")),
             cross=None if cross is None else _recorded_cross(cross),
         )
     except (AttributeError, KeyError, TypeError) as error:

@@ -88,6 +88,7 @@ class GenerativeModel:
             self.interface,
             model.inputs,
             source=source,
+            prefill=model.prefill,
             device=device,
             step_bytes=model.manifest.get("step_bytes"),
         )
