@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 @click.option(
     "--structure", is_flag=True, help="Write the graph alone, to plan with: no weights are made or read, at any size."
 )
+@click.option(
+    "--attention-weights", is_flag=True, help="Give the weights of each attention too, for run --attention or your own."
+)
 @click.option("--allow-pickle", is_flag=True, help="Read pytorch_model.bin too; only tensors are taken from it.")
 def command(
     source: str,
@@ -39,12 +42,13 @@ def command(
     exporter: Exporter,
     opset: int | None,
     structure: bool,
+    attention_weights: bool,
     allow_pickle: bool,
 ) -> None:
     """Export a Transformer from PyTorch to ONNX.
 
     Batch and sequence stay dynamic. SOURCE is an architecture with its weights in --checkpoint (bert, gpt,
-    llama, bart, t5), the name of a config with random weights (onnxsmith models lists them), or
+    llama, bart, t5, transformer), the name of a config with random weights (onnxsmith models lists them), or
     package.module:factory for your own nn.Module.
     """
     with console.working(f"exporting {source}"):
@@ -57,5 +61,6 @@ def command(
             exporter=exporter,
             structure=structure,
             allow_pickle=allow_pickle,
+            attention_weights=attention_weights,
         )
     console.note(f"wrote {written}")

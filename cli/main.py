@@ -13,7 +13,20 @@ import click
 from onnxsmith.cli import console
 from onnxsmith.errors import OnnxsmithError
 
-COMMANDS = ("export", "optimize", "tune", "explain", "run", "compare", "verify", "bisect", "reduce", "models", "demo")
+COMMANDS = (
+    "train",
+    "export",
+    "optimize",
+    "tune",
+    "explain",
+    "run",
+    "compare",
+    "verify",
+    "bisect",
+    "reduce",
+    "models",
+    "demo",
+)
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h: the fault is ours, not the input's
 INTERRUPTED = 130  # what shells report after Ctrl-C
 

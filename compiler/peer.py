@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import copy
 from functools import cache
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import nn
 
     from onnxsmith.models.checkpoint import Checkpoint
     from onnxsmith.runtime.embed import RunFeeds
-    from onnxsmith.runtime.feeds import Feeds
 
 
 def torch_peer(checkpoint: Checkpoint) -> RunFeeds:
@@ -33,14 +29,6 @@ def in_double(checkpoint: Checkpoint) -> RunFeeds:
 
 
 def _runner(checkpoint: Checkpoint, module: nn.Module) -> RunFeeds:
-    import torch
+    from onnxsmith.models.running import on_arrays
 
-    inputs, outputs = ([spec.name for spec in specs] for specs in (checkpoint.task.inputs, checkpoint.task.outputs))
-
-    def run(feeds: Feeds) -> dict[str, NDArray[Any]]:
-        with torch.inference_mode():
-            results = module(*(torch.from_numpy(np.asarray(feeds[name])) for name in inputs))
-        tensors = results if isinstance(results, tuple) else (results,)
-        return {name: tensor.numpy() for name, tensor in zip(outputs, tensors, strict=True)}
-
-    return run
+    return on_arrays(module, checkpoint.task)

@@ -7,7 +7,7 @@ To add one, write ``families/<name>.py`` with the table from the checkpoint's te
 from __future__ import annotations
 
 from onnxsmith.errors import BadInput
-from onnxsmith.models.families import bart, bert, gpt, llama, t5
+from onnxsmith.models.families import bart, bert, gpt, llama, t5, transformer
 from onnxsmith.models.families.plan import Family, Plan
 
 FAMILIES: dict[str, Family] = {
@@ -21,6 +21,7 @@ FAMILIES: dict[str, Family] = {
     "bart": Family("bart", bart.plan_bart),
     "marian": Family("bart", bart.plan_marian),
     "t5": Family("t5", t5.plan),
+    "transformer": Family("transformer", transformer.plan),
 }
 ARCHITECTURES: tuple[str, ...] = tuple(dict.fromkeys(family.architecture for family in FAMILIES.values()))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from onnxsmith.errors import BadInput
@@ -18,23 +20,30 @@ _BLOCK = _SIDE + r"block\.(\d+)\.layer\."
 _OURS = r"\1.layers.\2."
 _TOKENS = r"shared\.weight|(?:encoder|decoder)\.embed_tokens\.weight"
 _PARTS = {
-    r"\d\.DenseReluDense\.wi": "feed_forward.up",
-    r"\d\.DenseReluDense\.wi_0": "feed_forward.gate",
-    r"\d\.DenseReluDense\.wi_1": "feed_forward.up",
-    r"\d\.DenseReluDense\.wo": "feed_forward.down",
     r"0\.layer_norm": "attention_norm",
 }
 for _letter, _part in {"q": "query", "k": "key", "v": "value", "o": "output"}.items():
     _PARTS[rf"0\.SelfAttention\.{_letter}"] = f"attention.{_part}"
     _PARTS[rf"1\.EncDecAttention\.{_letter}"] = f"cross_attention.{_part}"
+# The feed-forward network comes last: it is part 1 in the encoder, and part 2 after cross-attention in the decoder.
+_LAST = {"encoder": 1, "decoder": 2}
+_FEED_FORWARD = {
+    r"DenseReluDense\.wi": "feed_forward.up",
+    r"DenseReluDense\.wi_0": "feed_forward.gate",
+    r"DenseReluDense\.wi_1": "feed_forward.up",
+    r"DenseReluDense\.wo": "feed_forward.down",
+    r"layer_norm": "feed_forward_norm",
+}
 # The plain model has no head of its own: the embedding table is.
 _CLASSES = ("", "T5Model", "T5ForConditionalGeneration", "T5WithLMHeadModel", "T5EncoderModel")
 _ROWS = {
     **{_BLOCK + theirs + r"\.weight": _OURS + ours + ".weight" for theirs, ours in _PARTS.items()},
-    # The feed-forward network comes last: it is part 1 in the encoder, and part 2 after cross-attention in the decoder.
-    r"encoder\.block\.(\d+)\.layer\.1\.layer_norm\.weight": r"encoder.layers.\1.feed_forward_norm.weight",
+    **{
+        rf"{side}\.block\.(\d+)\.layer\.{part}\.{theirs}\.weight": rf"{side}.layers.\1.{ours}.weight"
+        for side, part in _LAST.items()
+        for theirs, ours in _FEED_FORWARD.items()
+    },
     r"decoder\.block\.(\d+)\.layer\.1\.layer_norm\.weight": r"decoder.layers.\1.cross_norm.weight",
-    r"decoder\.block\.(\d+)\.layer\.2\.layer_norm\.weight": r"decoder.layers.\1.feed_forward_norm.weight",
     _SIDE
     + r"block\.0\.layer\.0\.SelfAttention\.relative_attention_bias\.weight": r"\1_embeddings.position.table.weight",
     _SIDE + r"final_layer_norm\.weight": r"\1.norm.weight",
@@ -61,12 +70,18 @@ def plan(config: Mapping[str, Any]) -> Plan:
     tied = config.get("tie_word_embeddings") is not False
     # Version 1.1 neither ties nor scales; newer configs tie everything, and say of the scale what it was.
     scaled = config.get("scale_decoder_outputs", tied) is not False
-    given = {"relative_attention_max_distance": 128, **config}  # which early configs do not have
+    given = ChainMap(config, {"relative_attention_max_distance": 128})  # type: ignore[arg-type]  # early ones lack it
     sizes = read_config(T5Config, given, gated=gated, activation=activation, tied_head=tied, scaled_head=scaled)
     if head == "T5EncoderModel":
         return Plan(T5Encoder(sizes), TIED, (text_encoder_task(sizes.d_model, None),))
     tasks = seq2seq_tasks(sizes.vocab_size, sizes.d_model, sizes.cache)
-    return Plan(T5(sizes), TIED if tied else UNTIED, tasks)
+    return Plan(T5(sizes), _names(tied=tied, gated=gated), tasks)
+
+
+def _names(*, tied: bool, gated: bool) -> NameTable:
+    """A gated network has ``wi_0`` and ``wi_1`` where the plain one has ``wi``: what it does not have comes last."""
+    names, other = TIED if tied else UNTIED, r"\.wi\.weight" if gated else r"\.wi_1\.weight"
+    return replace(names, rename=dict(sorted(names.rename.items(), key=lambda row: row[0].endswith(other))))
 
 
 def _feed_forward(config: Mapping[str, Any]) -> tuple[bool, str]:
