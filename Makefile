@@ -10,7 +10,7 @@ ROOMS := cli compiler models passes runtime
 CODE := onnxsmith $(ROOMS) tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-browser bench bench-unpad bench-generate bench-gpu coverage fuzz prove lint typing clean
+.PHONY: help setup demo test test-full test-browser bench bench-unpad bench-generate bench-gpu recipes coverage fuzz prove lint typing clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ build/peers: | $(READY)
 	$@/bin/python -m pip install --quiet -c constraints.txt onnx onnxruntime onnxscript sympy
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > `$@/bin/python -c \
 	  'import sysconfig; print(sysconfig.get_path("purelib"))'`/torch.pth
+
+recipes: $(READY) ## Train every recipe and bring it to int8, for docs/recipes.md (45 minutes; RECIPES="--recipes bert" does less)
+	$(BIN)/python -W ignore -m benchmarks.recipes.run $(RECIPES)
 
 fuzz: $(READY) ## Rewrite small graphs in 2,000 equivalent ways: all must lift to the same (minutes)
 	$(BIN)/python -m tests.fuzz.fuzz --graphs 2000

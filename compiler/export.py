@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from onnxsmith.compiler.artifact import check_writable, sha256, write_artifact
+from onnxsmith.compiler.attention_weights import with_attention_weights
 from onnxsmith.compiler.exporters import Exporter, choose_opset, to_onnx
+from onnxsmith.compiler.manifest import specs
 from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.runtime.artifact import ABSENT
 
 if TYPE_CHECKING:
     from onnxsmith.models.checkpoint import Checkpoint
+    from onnxsmith.models.task import ExportTask
     from onnxsmith.models.text import TextFiles
 
 TOKENIZER, CHAT_TEMPLATE = "tokenizer.json", "chat_template.jinja"
@@ -30,6 +33,7 @@ def export(
     exporter: Exporter = "dynamo",
     structure: bool = False,
     allow_pickle: bool = False,
+    attention_weights: bool = False,
 ) -> Path:
     """Export an architecture with a checkpoint, a named config, or a user's factory; returns the output path.
 
@@ -42,9 +46,10 @@ def export(
         exporter: "dynamo" (opset 18 or later) or "torchscript" (9 to 20), torch.onnx's newer and older one.
         structure: write the graph alone, for planning; no weights are made or read, so that a model of any size fits.
         allow_pickle: read a checkpoint's pytorch_model.bin where it has no safetensors; only tensors are taken.
+        attention_weights: give the weights of each attention too, in opset 23; see ``passes/attention_weights.py``.
 
     Raises:
-        BadInput: torch is not installed, or the source, checkpoint or output cannot be used.
+        BadInput: torch is not installed, or the source, checkpoint or output cannot be used; or it has no attention.
         BadUsage: an opset or exporter that does not exist, a checkpoint for what is no architecture, a task that the
             model does not have, or a structure of a factory, by torchscript, or in a plain .onnx file.
     """
@@ -55,6 +60,8 @@ def export(
     check_writable(output, absent=structure)
     found = _load(source, checkpoint, allow_pickle, structure).for_task(task)
     model = to_onnx(found, exporter, opset)
+    if attention_weights:
+        model = with_attention_weights(model)
     manifest = {**_manifest(source, found, model), "exporter": exporter} | ({"weights": ABSENT} if structure else {})
     write_artifact(output, model, manifest, _sidecars(found.text))
     return output
@@ -93,7 +100,7 @@ def _manifest(source: str, found: Checkpoint, model: ir.Model) -> dict[str, Any]
         "versions": {name: version(name) for name in ("torch", "onnx", "onnxscript")},
         "opset": model.opset_imports[""],
         "inputs": [spec.to_json() for spec in task.inputs],
-        "outputs": [spec.to_json() for spec in task.outputs],
+        "outputs": [spec.to_json() for spec in task.outputs] + _weights(model, task),
         "bounds": dict(task.bounds),
         "max_length": found.max_length,
         "vocab_size": found.config.get("vocab_size"),
@@ -101,6 +108,12 @@ def _manifest(source: str, found: Checkpoint, model: ir.Model) -> dict[str, Any]
         **_labels(found),
         **_text(found.text),
     }
+
+
+def _weights(model: ir.Model, task: ExportTask) -> list[dict[str, Any]]:
+    """The outputs beside the task's, which are weights of attention."""
+    own = {spec.name for spec in task.outputs}
+    return specs(v for v in model.graph.outputs if v.name not in own)
 
 
 def _labels(found: Checkpoint) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from onnxsmith.compiler.artifact import write_model
@@ -27,12 +28,7 @@ def run_model(
     A model with a cache takes the feeds of a text too: then nothing is kept from before. Raises BadInput when ONNX
     Runtime refuses the model.
     """
-    # Handing the weights over in memory (add_initializer) is no way: with optimizations on, ONNX Runtime 1.31 reads
-    # some of them from the file that the model names all the same.
-    with tempfile.TemporaryDirectory(prefix="onnxsmith-", ignore_cleanup_errors=True) as folder:
-        path = Path(folder, "model.onnx")
-        write_model(path, model)
-        session = open_session(path, optimize=optimize, config=config or {}, threads=threads)
+    session = open_in_memory(model, optimize=optimize, config=config, threads=threads)
     complete = as_prompt(model)
     names, wanted = [o.name for o in session.get_outputs()], {i.name for i in session.get_inputs()}
 
@@ -41,3 +37,15 @@ def run_model(
         return dict(zip(names, session.run(None, given), strict=True))
 
     return call
+
+
+def open_in_memory(
+    model: ir.Model, *, optimize: bool = False, config: Mapping[str, str] | None = None, threads: int | None = None
+) -> ort.InferenceSession:
+    """A session of the model on the CPU, with arguments and errors as above."""
+    # Handing the weights over in memory (add_initializer) is no way: with optimizations on, ONNX Runtime 1.31 reads
+    # some of them from the file that the model names all the same.
+    with tempfile.TemporaryDirectory(prefix="onnxsmith-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder, "model.onnx")
+        write_model(path, model)
+        return open_session(path, optimize=optimize, config=config or {}, threads=threads)

@@ -33,8 +33,11 @@ class MaskedLM(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
         """Three times [B, S] -> logits [B, S, V]"""
-        x = self.encoder(input_ids, attention_mask, token_type_ids)
-        x = self.norm(self.act(self.dense(x)))
+        return self.score(self.encoder(input_ids, attention_mask, token_type_ids))
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """[B, S, E] -> logits [B, S, V]"""
+        x = self.norm(self.act(self.dense(hidden)))
         return F.linear(x, self.encoder.embeddings.token.weight, self.bias)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from onnxsmith.runtime.generation.prompts import Prompts
     from onnxsmith.runtime.generation.result import Generated
     from onnxsmith.runtime.tasks.answer import Answer
+    from onnxsmith.runtime.tasks.attention import AttentionMap
     from onnxsmith.runtime.tasks.classify import Label
     from onnxsmith.runtime.tasks.fill_mask import Filling
 
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 class LoadedModel:
     """An open model. ``config`` holds the session config entries that were recorded with it.
 
-    ``source`` runs an encoder-decoder's encoder, where ``session`` is its decoder with a cache.
+    ``source`` runs an encoder-decoder's encoder, where ``session`` is its decoder with a cache;
+    ``prefill`` reads the prompts of a decoder that is split.
     """
 
     artifact: Artifact
@@ -43,6 +45,7 @@ class LoadedModel:
     outputs: tuple[TensorInfo, ...]
     config: Mapping[str, str]
     source: ort.InferenceSession | None = None
+    prefill: ort.InferenceSession | None = None
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -116,6 +119,12 @@ class LoadedModel:
         from onnxsmith.runtime.tasks.answer import answer
 
         return answer(self, question, context, max_answer_len=max_answer_len)
+
+    def attention_maps(self, text: str, **settings: Any) -> list[AttentionMap]:
+        """The attention weights for a text, of a model that gives them; see ``tasks.attention``."""
+        from onnxsmith.runtime.tasks.attention import attention_maps
+
+        return attention_maps(self, text, **settings)
 
     def prompt(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
         """The text that the model's chat template makes of messages; see ``onnxsmith.runtime.chat.render``.
@@ -198,11 +207,14 @@ def load(
     session = open_session(artifact.model, provider=where, threads=threads, config={**recorded, **(config or {})})
     inputs = tuple(_declared(TensorInfo.from_ort(arg), artifact) for arg in session.get_inputs())
     outputs = tuple(TensorInfo.from_ort(arg) for arg in session.get_outputs())
-    source = None
-    if (reader := artifact.source_model) is not None:
-        entries = recorded_config(artifact.source or artifact) | dict(config or {})
-        source = open_session(reader, provider=where, threads=threads, config=entries)
-    return LoadedModel(artifact, session, inputs, outputs, recorded, source)
+
+    def beside(model: Path | None, owner: Artifact | None) -> ort.InferenceSession | None:
+        entries = recorded_config(owner or artifact) | dict(config or {})
+        return None if model is None else open_session(model, provider=where, threads=threads, config=entries)
+
+    source = beside(artifact.source_model, artifact.source)
+    prefill = beside(artifact.prefill.model if artifact.prefill else None, artifact.prefill)
+    return LoadedModel(artifact, session, inputs, outputs, recorded, source, prefill)
 
 
 def run(path: str | Path, feeds: Feeds, *, provider: Provider | None = None) -> dict[str, NDArray[Any]]:

