@@ -123,7 +123,8 @@ class TestWeights:
             _same(one, theirs[kind])
 
     def test_rows_sum_to_one_and_nothing_sees_what_comes(self, t5_variant: LoadedModel) -> None:
-        found = {one.kind: one.weights for one in t5_variant.attention_maps(TEXT, max_new_tokens=NEW_TOKENS)}
+        maps = t5_variant.attention_maps(TEXT, max_new_tokens=NEW_TOKENS, eos_token_id=())
+        found = {one.kind: one.weights for one in maps}
         for weights in found.values():
             np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
         later = np.triu(np.ones((NEW_TOKENS, NEW_TOKENS), bool), 1)

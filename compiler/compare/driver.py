@@ -27,7 +27,7 @@ def compare(
     shapes: Mapping[str, int] | Sequence[Mapping[str, int]] | None = None,
     inputs: Feeds | None = None,
     texts: Sequence[str] | None = None,
-    pairs: int = 20,
+    pairs: int = 40,
     peers: Mapping[str, RunFeeds] | None = None,
     provider: Provider = "cpu",
     threads: int | None = None,
