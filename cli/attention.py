@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnxsmith
-from onnxsmith.cli import console, figures, files, generate
+from onnxsmith.cli import console, files, generate
+from onnxsmith.compiler.figures import need_matplotlib
 from onnxsmith.errors import BadUsage
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def run(path: Path, texts: Sequence[str], picture: Path, settings: Mapping[str, 
     if picture.suffix not in _FORMATS:
         raise BadUsage(f"{picture}: a picture ends with one of {', '.join(_FORMATS)}")
     files.check_writable(picture)
-    figures.need_matplotlib("--attention")
+    need_matplotlib("--attention")
     from onnxsmith.compiler.atomic import replacing
     from onnxsmith.compiler.attention_weights import showing_attention
 

@@ -64,11 +64,14 @@ def command(
         raise BadUsage("compare needs two or more models, the reference first")
     from onnxsmith.compiler.budget import parse
     from onnxsmith.compiler.compare import Gates, Limits
+    from onnxsmith.compiler.figures import PAGE, need_matplotlib
 
     sizes, renamed = [parse_shapes(text) for text in shapes], parse_names(names)
     gates = Gates(max_error, parse(budget) if budget is not None else None, min_speedup, require)  # type: ignore[arg-type]
     for output in filter(None, (html, model_explorer)):
         files.check_writable(output)
+    if html is not None:
+        need_matplotlib(PAGE)
     npz = inputs is not None and inputs.suffix == ".npz"
     with console.working(f"comparing {len(paths)} models"):
         comparison = onnxsmith.compare(

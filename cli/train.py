@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxsmith.cli import console, figures
+from onnxsmith.cli import console
+from onnxsmith.compiler.figures import need_matplotlib
 from onnxsmith.errors import BadInput, BadUsage
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def command(
         return
     if recipe is None or output is None:
         raise BadUsage("give a RECIPE and a folder with -o, or --list")
-    figures.need_matplotlib("train")
+    need_matplotlib("train")
     _train(training.read_recipe(recipe, steps=steps, seed=seed), output, resume)
 
 

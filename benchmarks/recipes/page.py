@@ -15,7 +15,7 @@ from onnxsmith.models.training import Result
 
 PICTURED = {"translation": "the old cats follow a dog and they are quick"}  # by recipe, what its attention is drawn for
 _VARIANTS = (TORCH, RAW, FP32, INT8)
-_TIMED = (RAW, FP32, INT8)  # in one process PyTorch would wait for the threads of the others, which spin
+_TIMED = (RAW, FP32, INT8)
 _HEAD = f"""# Recipes
 
 Models of every architecture, trained from nothing on data that is made here (MiniLM: from its real weights), and

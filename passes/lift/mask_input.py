@@ -16,8 +16,13 @@ def additive(op: Builder, mask: ir.Value, q: ir.Value, kt: ir.Value) -> ir.Value
     the row stays what it was: even over its keys. Minus infinity stays, and blocks more than any number.
     """
     floor = _lowest(op, q)
-    half = op.Mul(mask, op.constant(0.5, "half", q.dtype.numpy() if q.dtype else None))
-    return _expanded(op, op.Where(op.Less(mask, floor), half, mask), q, kt, like=mask)
+    return _expanded(op, halved(op, mask, floor), q, kt, like=mask)
+
+
+def halved(op: Builder, mask: ir.Value, floor: ir.Value) -> ir.Value:
+    """The mask, and half of it where it is below the floor, a constant."""
+    half = op.Mul(mask, op.constant(0.5, "half", floor.dtype.numpy() if floor.dtype else None))
+    return op.Where(op.Less(mask, floor), half, mask)
 
 
 def from_condition(op: Builder, condition: ir.Value, q: ir.Value, kt: ir.Value, keep: bool, boolean: bool) -> ir.Value:

@@ -20,6 +20,7 @@ from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.require import is_constant
 from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.engine.values import dims, rank, scalar
+from onnxsmith.passes.optimize.position_tables import count_of
 
 _MOST = 48  # nodes: T5's buckets are a score
 _ELEMENTWISE = frozenset(
@@ -88,24 +89,18 @@ def _distances(v: ir.Value) -> _Distances | None:
     if node is None or node.op_type != "Sub" or node.domain:
         return None
     a, b = node.inputs
-    if a is None or b is None or (counted := _range(a)) is None or counted is not _range(b):
+    if a is None or b is None or (viewed := _viewed(a)) is None or viewed is not _viewed(b):
         return None
     if sorted([size == 1 for size in dims(side) or []] for side in (a, b)) != [[False, True], [True, False]]:
         return None
-    count = counted.producer().inputs[1]  # type: ignore[union-attr]
+    count = count_of(viewed)
     return None if count is None else _Distances(v, a, b, count)
 
 
-def _range(v: ir.Value) -> ir.Value | None:
-    """The range 0, 1, 2 .. that the value is a view of."""
+def _viewed(v: ir.Value) -> ir.Value | None:
+    """What the value is an Unsqueeze of."""
     node = v.producer()
-    if node is None or node.op_type != "Unsqueeze" or node.inputs[0] is None:
-        return None
-    counted = node.inputs[0]
-    made = counted.producer()
-    if made is None or made.op_type != "Range" or counted.dtype != ir.DataType.INT64:
-        return None
-    return counted if (scalar(made.inputs[0]), scalar(made.inputs[2])) == (0, 1) else None
+    return node.inputs[0] if node is not None and node.op_type == "Unsqueeze" and not node.domain else None
 
 
 def _fill(v: ir.Value) -> ir.Value | None:

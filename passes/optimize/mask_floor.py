@@ -22,6 +22,7 @@ from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.require import dtype, scalar_constant
 from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.engine.values import constant, readable, scalar
+from onnxsmith.passes.lift.mask_input import halved
 from onnxsmith.passes.lift.scores import lowest
 
 _SMALL = 1e12  # far below half of what a step of float32 is at the floor
@@ -61,10 +62,7 @@ def _small(m: Match) -> Mismatch | None:
 
 
 def _before_sum(op: Builder, m: Match) -> ir.Value:
-    mask = m["mask"]
-    return op.Add(
-        m["bias"], op.Where(op.Less(mask, m["floor"]), op.Mul(mask, op.constant(0.5, "half", np.float32)), mask)
-    )
+    return op.Add(m["bias"], halved(op, m["mask"], m["floor"]))
 
 
 def _in_choice(op: Builder, m: Match) -> ir.Value:

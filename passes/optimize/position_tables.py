@@ -71,12 +71,19 @@ def _count(ids: ir.Value) -> tuple[ir.Value, bool] | None:
     if node is not None and node.op_type == "Unsqueeze" and evaluate(node.inputs[1]) == [Size(0)]:
         found = _count(node.inputs[0]) if node.inputs[0] is not None else None
         return None if found is None or found[1] else (found[0], True)
+    n = count_of(ids)
+    return None if n is None else (n, False)
+
+
+def count_of(v: ir.Value) -> ir.Value | None:
+    """The n of 0, 1, 2 .. n - 1 as Range gives it, int64."""
+    node = v.producer()
     if node is None or node.op_type != "Range" or node.domain:
         return None
     start, n, step = node.inputs
     if n is None or n.dtype != ir.DataType.INT64 or (scalar(start), scalar(step)) != (0, 1):
         return None
-    return n, False
+    return n
 
 
 def _alike(m: Match) -> Mismatch | None:

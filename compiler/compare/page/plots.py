@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxsmith.compiler.compare.page.text import clean
 from onnxsmith.compiler.compare.report import Comparison, Variant
-from onnxsmith.errors import BadInput
+from onnxsmith.compiler.figures import PAGE, need_matplotlib
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,15 +68,12 @@ def plots(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
 
 def draw_svg(draw: Draw, comparison: Comparison) -> str:
     """One plot as an SVG element."""
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_svg import FigureCanvasSVG
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import NullFormatter
-    except ModuleNotFoundError as e:
-        raise BadInput(
-            f"a page with plots needs {e.name}, which is not installed: pip install 'onnxsmith[report]'"
-        ) from e
+    need_matplotlib(PAGE)
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
+
     salt = draw.__name__
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": salt}):
         figure = Figure(figsize=_SIZE, layout="constrained")

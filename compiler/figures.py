@@ -6,6 +6,8 @@ from importlib.util import find_spec
 
 from onnxsmith.errors import BadInput
 
+PAGE = "a page with plots"
+
 
 def need_matplotlib(caller: str) -> None:
     """Say before the work is done how to install it. Raises BadInput when it is not there for the ``caller``."""
