@@ -196,5 +196,5 @@ def test_fused_whole_in_every_container(form: str, source: str, tmp_path: Path) 
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
     cell = check(path, FAMILIES[source], known)
-    assert (cell.crash, cell.missed, cell.miscounted, cell.unequal) == ("", [], [], [])
+    assert (cell.crash, cell.missed, cell.miscounted, cell.unaccounted, cell.unequal) == ("", [], [], [], [])
     assert {one.batch for one in cell.compared} == {batch.name for batch in known} - set(cell.baked)

@@ -61,7 +61,8 @@ def _recipe() -> str:
 def code() -> str:
     """What a result depends on: our own code, and how a cell is judged."""
     rooms = [path for room in ("compiler", "passes", "runtime") for path in sorted((ROOT / room).rglob("*.py"))]
-    return digest(*(path.read_text() for path in [*rooms, ROOT / "tests" / "coverage" / "cell.py"]))
+    judges = [ROOT / "tests" / "coverage" / f"{name}.py" for name in ("cell", "accounts")]
+    return digest(*(path.read_text() for path in [*rooms, *judges]))
 
 
 def digest(*texts: str) -> str:

@@ -22,7 +22,8 @@ _HEAD = """# Coverage
 
 `make coverage` exports tiny random models of many families in every way that PyTorch has, optimizes each export, and
 compares the result with PyTorch in float64 on the positions that count: at the exported size and at two others, with
-padding on the left and on the right. Attention, norm and activation sites are counted in each model's own definition.
+padding on the left and on the right. Attention, norm and activation sites are counted in each model's own definition,
+and every node of the export must be accounted for exactly once in what the result records of its rewrites.
 
 | a cell says | and means |
 | --- | --- |
@@ -31,6 +32,7 @@ padding on the left and on the right. Attention, norm and activation sites are c
 | all; *n* inexpressible | the same; *n* norms equal no standard operator, are reported as such and left as they are |
 | *n* missed | *n* sites are not fused |
 | miscounted | the result has fewer or more operators of a kind than the model has sites |
+| unaccounted | nodes of the export are lost from the record of the rewrites, or counted twice |
 | differs, crash | outputs differ, or there are none |
 | - | PyTorch itself cannot make this export |
 | (nothing) | not tried |
@@ -106,6 +108,7 @@ def _cell(group: Group, exporter: str) -> dict[str, Any] | None:
         "compared": len(known["compared"]),
         "crash": known["crash"],
         "miscounted": known["miscounted"],
+        "unaccounted": known["unaccounted"],
         "baked": known["baked"],
         "notes": known["notes"],
     }
@@ -128,8 +131,10 @@ def _verdict(cell: dict[str, Any]) -> str:
         return "differs"
     if cell["missed"]:
         return f"{len(cell['missed'])} missed"
-    if not cell["fine"]:
+    if cell["miscounted"]:
         return "miscounted"
+    if cell["unaccounted"]:
+        return "unaccounted"
     inexpressible = [f"{cell['inexpressible']} inexpressible"] if cell["inexpressible"] else []
     return "; ".join(["all", *(["baked"] if cell["baked"] else []), *inexpressible])
 
@@ -138,7 +143,7 @@ def _summary(cells: list[dict[str, Any]]) -> str:
     made = [cell for cell in cells if "export" not in cell]
     gate = [cell for cell in made if FAMILIES[cell["family"]].gate]
     texts = [f"{sum(cell['fine'] for cell in some)} of {len(some)}" for some in (made, gate)]
-    return f"{texts[0]} exports are fused with the same outputs; {texts[1]} of the gate."
+    return f"{texts[0]} exports are fused with the same outputs and every node accounted for; {texts[1]} of the gate."
 
 
 def _peers(files: list[dict[str, Any]], cells: list[dict[str, Any]]) -> Iterator[str]:
@@ -180,6 +185,7 @@ def _line(cell: dict[str, Any]) -> str:
             f"PARITY {len(cell['differs'])}/{cell['compared']}, worst {worst['batch']} {worst['rms']:.3g}x rms"
         )
     parts += [f"COUNT {text}" for text in cell["miscounted"]]
+    parts += [f"ACCOUNT {text}" for text in cell["unaccounted"]]
     gate = " GATE" if FAMILIES[cell["family"]].gate else ""
     names = " ".join(_key(cell)[1:])
     return f"{names} transformers-{cell['library']}{gate}: {'; '.join(parts)}"

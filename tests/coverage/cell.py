@@ -23,6 +23,7 @@ from onnxsmith.compiler.sites import Site
 from onnxsmith.errors import BadInput, OnnxsmithError
 from onnxsmith.runtime.parity import error_ratio, rms
 from onnxsmith.runtime.session import one_line, open_session
+from tests.coverage.accounts import complaints
 from tests.coverage.batches import EXPORTED, Array, Feeds, counted
 from tests.coverage.family import Expected, Family, Output
 
@@ -58,7 +59,7 @@ class Cell:
     """``crash`` is the reason why there is no result; ``notes`` say what is odd about the export itself.
 
     ``baked`` are the batches whose size the exported graph itself cannot take, ``miscounted`` what the result has more
-    or less of than the model's definition.
+    or less of than the model's definition, ``unaccounted`` what is wrong with the account of the original's nodes.
     """
 
     sites: list[Site] = field(default_factory=list)
@@ -67,6 +68,7 @@ class Cell:
     notes: list[str] = field(default_factory=list)
     baked: list[str] = field(default_factory=list)
     miscounted: list[str] = field(default_factory=list)
+    unaccounted: list[str] = field(default_factory=list)
 
     @property
     def missed(self) -> list[Site]:
@@ -78,7 +80,8 @@ class Cell:
 
     @property
     def fine(self) -> bool:
-        return bool(self.compared) and not (self.crash or self.missed or self.miscounted or self.unequal)
+        wrong = (self.crash, self.missed, self.miscounted, self.unaccounted, self.unequal)
+        return bool(self.compared) and not any(wrong)
 
     def to_json(self) -> dict[str, Any]:
         return {"fine": self.fine, **asdict(self)}
@@ -92,6 +95,7 @@ def check(model: Path, family: Family, batches: list[Batch]) -> Cell:
         try:
             report = optimize(model, output, verify="off")
             cell.sites, cell.miscounted = report.sites, miscounted(report.sites, output, family.sites)
+            cell.unaccounted = complaints(model, output)
             candidate = session(output, optimized=True)
         except OnnxsmithError as e:
             cell.crash = one_line(e)
