@@ -46,7 +46,6 @@ _Call = Callable[[alternatives.Feeds], object]
 OPTIONS = (
     ("session.dynamic_block_base", "4"),
     ("session.intra_op.allow_spinning", "0"),
-    ("session.set_denormal_as_zero", "1"),
     ("optimization.disable_specified_optimizers", ""),
 )
 _SECONDS = 50.0  # for all sites together

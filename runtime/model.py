@@ -190,6 +190,9 @@ def load(
 ) -> LoadedModel:
     """Open an artifact folder or an .onnx file with the session options recorded in it.
 
+    What `optimize` wrote for the CPU flushes denormal numbers to zero, in the session's threads and, where it is the
+    first session of the process, in the calling one: ``config={"session.set_denormal_as_zero": "0"}`` prevents both.
+
     Args:
         path: The folder or file.
         provider: "cpu" or "cuda"; None is what an artifact was made for, and "cpu" for a plain file.
