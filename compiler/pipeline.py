@@ -15,6 +15,7 @@ from onnxsmith.compiler.saturation import saturates
 from onnxsmith.compiler.target import Target
 from onnxsmith.passes import lift, lower
 from onnxsmith.passes.cache import kv_cache
+from onnxsmith.passes.cache.last import at_every_token
 from onnxsmith.passes.canonicalize import follow, shorten, sweep
 from onnxsmith.passes.engine.provenance import module_of, origins
 from onnxsmith.passes.engine.remark import Remark
@@ -23,7 +24,7 @@ from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.lift import masks
 from onnxsmith.passes.lower import Kernels
 from onnxsmith.passes.lower.in_place import in_place
-from onnxsmith.passes.lower.packed import packed_qkv
+from onnxsmith.passes.lower.packed import packed_gates, packed_qkv
 from onnxsmith.passes.lower.sinks import sinks
 from onnxsmith.passes.optimize import attention_biases, distances, mask_floor, position_tables
 from onnxsmith.passes.optimize.last_token import last_token
@@ -31,6 +32,7 @@ from onnxsmith.passes.optimize.unpad import unpad
 from onnxsmith.passes.precision.formats import FORMATS, Format
 from onnxsmith.passes.precision.narrow import narrow
 from onnxsmith.passes.quantize import int8, weight_only
+from onnxsmith.passes.quantize.tied import tied
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ def passes(
         kernels = replace(target.kernels, narrow=form.dtype if form is not None else None)
         steps.append(Pass(f"lower-{target.name}", tuple(lower.rules(kernels))))
         steps += [_narrow(form, kernels, bounds or {}, keep_io)] if form is not None else []
+        if cache is not None and precision in weight_only.FORMATS:  # in float32 two products are as fast
+            steps.append(Pass("packed-gate", transform=packed_gates))
         steps += _lossy(precision, kernels, bounds or {}, samples)
     return steps
 
@@ -172,7 +176,8 @@ def _lossy(precision: str, kernels: Kernels, bounds: Mapping[str, int], samples:
     """The passes of a precision that the target has in quantized products; what one leaves the next may take."""
     if precision == "int8":
         return [_int8(kernels, bounds, samples)]
-    return [_blocks(form, kernels, samples) for form in weight_only.FORMATS.get(precision, ())]
+    blocks = [_blocks(form, kernels, samples) for form in weight_only.FORMATS.get(precision, ())]
+    return [*blocks, Pass("tied-codes", transform=tied, lossy=True)] if blocks else []
 
 
 def _blocks(form: weight_only.Format, kernels: Kernels, samples: Sequence[Case]) -> Pass:
@@ -184,7 +189,7 @@ def _blocks(form: weight_only.Format, kernels: Kernels, samples: Sequence[Case])
         return Pass(form.name, weight_only.rules(kernels, form), lossy=True)
 
     def rules(model: ir.Model) -> tuple[Rule, ...]:
-        return weight_only.rules(kernels, form, Moments(model.clone(), samples).of)
+        return weight_only.rules(kernels, form, Moments(at_every_token(model.clone()), samples).of)
 
     return Pass(form.name, prepare=rules, lossy=True)
 

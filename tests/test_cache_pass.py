@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
 from onnxsmith.compiler import pipeline, sites
 from onnxsmith.compiler.cached import check_cached
 from onnxsmith.compiler.exporters import to_onnx
+from onnxsmith.compiler.session import run_model
 from onnxsmith.compiler.target import target
 from onnxsmith.compiler.verify import runnable
 from onnxsmith.models.checkpoint import Checkpoint
@@ -18,6 +20,7 @@ from onnxsmith.models.heads import LanguageModel
 from onnxsmith.models.llama import Llama, LlamaConfig
 from onnxsmith.models.parts import language_tasks
 from onnxsmith.passes.cache import Cache, kv_cache, recorded
+from onnxsmith.passes.cache.last import at_every_token
 from onnxsmith.passes.canonicalize import canonicalize
 from tests.parity import randomized
 
@@ -113,6 +116,19 @@ def test_the_head_runs_on_the_last_token() -> None:
     head = logits.producer()
     assert head is not None and head.inputs[0] is not None
     assert [str(d) for d in head.inputs[0].shape or ()] == ["batch", "1", "64"]
+
+
+def test_the_head_on_every_token_again() -> None:
+    narrow, whole = compiled(plain("llama")).model.clone(), compiled(plain("llama"), logits="all").model
+    logits = next(v for v in at_every_token(narrow).graph.outputs if v.name == "logits")
+    assert [str(d) for d in logits.shape or ()] == ["batch", "sequence", "64"]
+    past = np.zeros((2, 2, 0, 16), np.float32)
+    feeds = {v.name: past for v in whole.graph.inputs} | {
+        "input_ids": np.arange(10).reshape(2, 5),
+        "attention_mask": np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+    }
+    expected = run_model(whole)(feeds)["logits"]
+    np.testing.assert_allclose(run_model(narrow)(feeds)["logits"], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])

@@ -93,6 +93,15 @@ def test_samples_bring_four_bits_nearer() -> None:
     assert off(cases[::2], cases[1::2]) < 0.6 * off((), cases[1::2])
 
 
+@pytest.mark.parametrize(("calibrating", "bits"), [((), [4, 8]), (samples(), [4, 4])], ids=["without", "with samples"])
+def test_a_head_takes_four_bits_where_samples_round_it(calibrating: Sequence[Case], bits: list[int]) -> None:
+    model = two_products()
+    model.graph.outputs[0] = model.graph.outputs[0].producer().inputs[0]  # type: ignore[union-attr]
+    steps = pipeline.passes(target("cpu", "int4"), "int4", samples=calibrating)
+    compiled = pipeline.run(model, [step for step in steps if step.lossy]).model
+    assert [n.attributes["bits"].value for n in compiled.graph if n.op_type == "MatMulNBits"] == bits
+
+
 def off(calibrating: Sequence[Case], judging: Sequence[Case]) -> float:
     steps = pipeline.passes(target("cpu", "int4"), "int4", samples=calibrating)
     compiled = pipeline.run(two_products(), [step for step in steps if step.lossy]).model

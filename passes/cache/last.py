@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxsmith.passes.cache.text import Refused, Text
 from onnxsmith.passes.canonicalize import follow
 from onnxsmith.passes.engine.build import Builder
-from onnxsmith.passes.engine.values import dims
+from onnxsmith.passes.engine.values import attribute, dims
 
 
 def follow_outputs(model: ir.Model) -> None:
@@ -51,6 +51,19 @@ def last_token(op: Builder, x: ir.Value, ids: ir.Value, mask: ir.Value) -> ir.Va
     found = op.GatherND(x, op.Unsqueeze(last, op.constant([2], "axis", np.int64)), batch_dims=1)
     found.type, found.shape = x.type, ir.Shape([dims(ids)[0], 1, dims(x)[2]])  # type: ignore[index]
     return found
+
+
+def at_every_token(model: ir.Model) -> ir.Model:
+    """Undo :func:`last_token`, in place: what it narrowed runs on all tokens again."""
+    for node in [n for n in model.graph if n.op_type == "GatherND" and attribute(n, "batch_dims") == 1]:
+        x, behind = node.inputs[0], [node.outputs[0]]
+        if x is None or len(dims(x) or []) != 3 or (dims(behind[0]) or [])[1:2] != [1]:
+            continue  # a choice of the model's own
+        for v in behind:
+            v.shape = ir.Shape([*(dims(x) or [])[:2], *(dims(v) or [])[2:]])
+            behind += [made for user, _ in v.uses() for made in user.outputs if made not in behind]
+        node.outputs[0].replace_all_uses_with(x)
+    return model
 
 
 def narrowed(op: Builder, logits: ir.Value, hidden: set[ir.Value], ids: ir.Value, mask: ir.Value) -> ir.Value:

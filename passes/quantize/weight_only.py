@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import onnx_ir as ir
 
 from onnxsmith.passes.engine.build import Builder
-from onnxsmith.passes.engine.match import Match
+from onnxsmith.passes.engine.match import Match, Requirement
 from onnxsmith.passes.engine.mismatch import Mismatch
 from onnxsmith.passes.engine.require import dtype, is_constant, not_constant
 from onnxsmith.passes.engine.rule import Rule
@@ -50,14 +50,14 @@ FORMATS = {"int4": (INT4, INT8), "int8-weights": (INT8,)}  # by precision, in th
 
 
 def rules(kernels: Kernels, form: Format, moments: Moments | None = None) -> tuple[Rule, ...]:
-    """Products with constant weights; in 8 bits also those that give an output, and lookups in large tables.
+    """Products with constant weights; in 8 bits also lookups in large tables.
 
-    ``moments`` of the activations are for 4 bits. A language model's head and table cost the most accuracy in 4 bits,
-    as much as all of its layers.
+    ``moments`` of the activations are for 4 bits. Without them products that give an output are left to 8 bits: a
+    language model's head rounded to nearest costs as much accuracy as all of its layers.
     """
     runs = kernels.runs(MICROSOFT, "MatMulNBits", "x")
     if form.bits < INT8.bits:
-        return products.rules(f"{form.name}-product", _product_of(form, moments), runs, _inner)
+        return products.rules(f"{form.name}-product", _product_of(form, moments), runs, _inner_or_known(moments))
     lookup_where = (
         is_constant("table"),
         not_constant("ids"),
@@ -116,12 +116,16 @@ def _constants(
     )
 
 
-def _inner(m: Match) -> Mismatch | None:
-    if not m.outputs[0].is_graph_output():
-        return None
-    return Mismatch(
-        "cost", "a product within the model, for a head in 4 bits costs too much accuracy", "a head", m.root
-    )
+def _inner_or_known(moments: Moments | None) -> Requirement:
+    """A product within the model, or a head that is rounded by the moments of what it reads."""
+
+    def check(m: Match) -> Mismatch | None:
+        if not m.outputs[0].is_graph_output() or (moments is not None and moments(str(m["x"].name)) is not None):
+            return None
+        expected = "a product within the model, for a head rounded to 4 bits without samples costs too much accuracy"
+        return Mismatch("cost", expected, "a head", m.root)
+
+    return check
 
 
 def _large_table(m: Match) -> Mismatch | None:

@@ -132,9 +132,11 @@ class Decoder:
 
     def _roll(self, new: int) -> None:
         """Where so many more tokens would fill the buffers, drop what no token sees any more."""
+        if self._room is None:
+            return
         counts = self.lengths - self._dropped
         starts = np.maximum(counts - self._seen, 0)
-        if self._room is None or counts.max() + new <= self._room or not starts.any():
+        if counts.max() + new <= self._room or not starts.any():
             return
         self._cache.roll(starts, counts - starts)
         self._binding = None

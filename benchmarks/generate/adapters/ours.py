@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 import onnxsmith
-from benchmarks.bench.engines import code
+from benchmarks.bench.engines import ROOT, code
 from benchmarks.generate.adapters import Generate, Ids, Said
 
 _OTHER = (3, 3)
+_WORDS = 80  # of a text to calibrate on, about 128 tokens
 _PARTS = {"encoder": "encoder-with-present", "decoder": "decoder-with-past"}
 
 
@@ -53,4 +54,12 @@ def _compile(folder: Path, architecture: str, task: str, made: Path, variant: st
         onnxsmith.export(architecture, plain, checkpoint=folder / "checkpoint", task=task)
     made.parent.mkdir(exist_ok=True)
     cache = task == "causal-lm"
-    onnxsmith.optimize(plain, made, precision=variant, cache=cache, verify="off", tuned=False)
+    calibrate = _texts() if variant == "int4" else None
+    onnxsmith.optimize(plain, made, precision=variant, cache=cache, calibrate=calibrate, verify="off", tuned=False)
+
+
+def _texts() -> list[str]:
+    """English to calibrate on, which no prompt is from."""
+    pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+    words = [word for page in pages for word in page.read_text(encoding="utf-8").split()]
+    return [" ".join(words[i : i + _WORDS]) for i in range(0, len(words), _WORDS)]
