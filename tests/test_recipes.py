@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
 
 from benchmarks.recipes import run as recipes  # noqa: E402
-from benchmarks.recipes.judge import FP32, INT8, RAW, TORCH, Report, faults  # noqa: E402
+from benchmarks.recipes.judge import FP32, INT8, RAW, TORCH, Report, _difference, faults, judge  # noqa: E402
 from benchmarks.recipes.page import write_page  # noqa: E402
-from onnxsmith.errors import BadInput  # noqa: E402
+from onnxsmith.errors import BadInput, CheckFailed  # noqa: E402
 from onnxsmith.models.recipes.bert_text import MASK  # noqa: E402
 from onnxsmith.models.training import Recipe, build_problem, read_recipe, recipe_names  # noqa: E402
 
@@ -72,6 +72,13 @@ class TestReport:
         assert judged["questions"] == 6
         assert [judged["variants"][name]["same"] for name in (TORCH, RAW, FP32)] == [6, 6, 6]
         assert 0 < judged["int8 layers"] <= judged["layers"]
+        own, int8 = (judged["variants"][name]["quality"]["right, %"] for name in (TORCH, INT8))
+        assert judged["difference"] == pytest.approx(int8 - own)
+
+    def test_the_interval_of_a_difference(self) -> None:
+        """Two of four differ, one to either side: a mean of 0, and a standard error of sqrt(20000 / 3) / 2."""
+        difference, interval = _difference([100, 0, 100, 0], [0, 100, 100, 0])
+        assert (difference, interval) == (0, pytest.approx(1.96 * (20000 / 3) ** 0.5 / 2))
 
     def test_keeps_what_is_done(
         self, report: Report, recipe: Recipe, build: Path, monkeypatch: pytest.MonkeyPatch
@@ -79,6 +86,11 @@ class TestReport:
         monkeypatch.setattr(recipes, "judge", lambda *_: pytest.fail("judged again"))
         again = recipes.make(recipe, build)
         assert again.judged == report.judged and again.seconds == report.seconds
+
+    def test_other_data_than_in_training(self, report: Report, tmp_path: Path) -> None:
+        changed = replace(report.results[1], quality={"right, %": 101.0})
+        with pytest.raises(CheckFailed, match="was 101 after training; its data has changed, delete .*pairs"):
+            judge(changed, tmp_path)
 
     def test_page_has_every_run_and_its_curve(self, report: Report, tmp_path: Path) -> None:
         write_page([report], tmp_path)
@@ -89,15 +101,15 @@ class TestReport:
 
     def test_faults(self, report: Report) -> None:
         judged = copy.deepcopy(report.judged["pairs"])
-        own = judged["variants"][TORCH]["quality"]["right, %"]
-        for better in (0, 5):
-            judged["variants"][INT8]["quality"]["right, %"] = own + better
+        for within in (0, 0.9, -0.9):
+            judged["difference"] = within
             assert faults(judged) == []
         judged["variants"][FP32]["same"] = 4
-        judged["variants"][INT8]["quality"]["right, %"] = own - 1.5
-        changed, lost = faults(judged)
-        assert changed == f"{FP32} answers 2 of 6 questions differently"
-        assert lost.startswith("int8 has right, %")
+        for beyond in (1.5, -1.5):
+            judged["difference"] = beyond
+            changed, off = faults(judged)
+            assert changed == f"{FP32} answers 2 of 6 questions differently"
+            assert off == f"int8 is off by {beyond:+} right, %"
 
 
 class TestProblems:
@@ -114,6 +126,9 @@ class TestProblems:
             assert loss.isfinite() and any(p.grad is not None and p.grad.any() for p in problem.module.parameters())
             right = problem.quality(problem.answers(problem.runner()))
             assert all(0 <= value <= 100 for value in right.values())
+            read = problem.reads([problem.examples[i] for i in range(3)])
+            assert list(read) == [spec.name for spec in problem.plan.task.inputs]
+            assert all(len(ids) == 3 for ids in read.values()) and problem.runner()(read)
 
     def test_masked_words_are_new_and_hidden(self) -> None:
         problem: Any = build_problem(_smaller(read_recipe("bert").runs[0]))
@@ -128,10 +143,13 @@ class TestProblems:
         with pytest.raises(BadInput, match="hidden_size.*leave it out"):
             build_problem(_with(run, model={"hidden_size": 8}))
 
-    def test_unknown_noise(self) -> None:
+    @pytest.mark.parametrize(
+        ("settings", "mentions"), [({"noise": "white"}, "infill, spans"), ({"density": 1.0}, "between 0 and 1")]
+    )
+    def test_noise_that_cannot_be_had(self, settings: dict[str, Any], mentions: str) -> None:
         run = read_recipe("bart").runs[0]
-        with pytest.raises(BadInput, match="infill, spans"):
-            build_problem(_with(run, settings={"noise": "white"}))
+        with pytest.raises(BadInput, match=mentions):
+            build_problem(_with(run, settings=settings))
 
 
 def test_every_recipe_is_known_to_the_report() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer  # noqa: E402
 
 import onnxsmith  # noqa: E402
 from onnxsmith.errors import BadInput, BadUsage, CheckFailed  # noqa: E402
+from onnxsmith.models.recipes.own_text import OwnText  # noqa: E402
 from onnxsmith.models.recipes.translation import Translation  # noqa: E402
 from onnxsmith.models.training import Recipe, Result, build_problem, read_recipe, train  # noqa: E402
 from onnxsmith.models.training.order import SeededBatches  # noqa: E402
@@ -24,7 +26,7 @@ from onnxsmith.models.training.state import FILE, start_from  # noqa: E402
 from tests.command import snapshot  # noqa: E402
 
 PAIRS = "[problem]\nname = 'translation'\npairs = 200\nheld_out = 8\n"
-TEXT = "[problem]\nname = 'own-text'\nvocabulary = 300\nwindow = 32\nheld_out = 100\n"
+TEXT = "validate_every = 3\n[problem]\nname = 'own-text'\nvocabulary = 300\nwindow = 32\nheld_out = 100\n"
 WORDS = "[problem]\nname = 'masked-words'\nstories = 20\nheld_out = 8\n"
 BART_SIDE = "{0}_layers = 1\n{0}_attention_heads = 2\n{0}_ffn_dim = 64\n"
 LAYER = "intermediate_size = 64\nnum_hidden_layers = 1\nnum_attention_heads = 2\nmax_position_embeddings = 64\n"
@@ -218,6 +220,34 @@ class TestCheckpointsAreKept:
     def test_a_finished_run_is_not_trained_again(self, tmp_path: Path) -> None:
         first = trained(tiny(tmp_path), tmp_path / "out")
         assert trained(tiny(tmp_path), tmp_path / "out", resume=True, stop=1) == first
+
+
+class TestValidation:
+    def test_the_model_is_that_of_the_best_step(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tiny(tmp_path, "gpt2")
+        results = []
+        for steps in (STEPS, 6):
+            found = iter([3.0, 1.0, 2.0, 4.0])
+            monkeypatch.setattr(OwnText, "validation", lambda _, found=found: next(found))
+            results.append(trained(read_recipe(tmp_path / "tiny.toml", steps=steps), tmp_path / str(steps)))
+        assert [result.step for result in results] == [6, 6] and len(results[0].losses) == STEPS
+        for name in ("model.safetensors", FILE):  # what is exported, and what other runs start from
+            longer, shorter = (load_file(result.folder / name) for result in results)
+            weights = [key for key in longer if name != FILE or key.startswith("model.")]
+            assert weights and all(torch.equal(longer[key], shorter[key]) for key in weights)
+
+    def test_on_data_that_is_not_trained_on_or_held_out(self, tmp_path: Path) -> None:
+        problem: Any = build_problem(tiny(tmp_path, "gpt2").runs[0])
+        windows = [{tuple(window) for window in some} for some in (problem.validating, problem.held_out)]
+        assert all(windows) and not windows[0] & windows[1]
+        first, *rest = problem.examples
+        stream = torch.cat([first, *(one[-problem.settings.stride :] for one in rest)]).tolist()
+        learned = {tuple(stream[i : i + len(first)]) for i in range(len(stream))}
+        assert not any(some & learned for some in windows)
+
+    def test_without_data_for_it(self, tmp_path: Path) -> None:
+        with pytest.raises(BadInput, match="translation has no data to validate on"):
+            trained(tiny(tmp_path, settings="validate_every = 2"), tmp_path / "out")
 
 
 class TestRunsThatStartFromOthers:

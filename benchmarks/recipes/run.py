@@ -2,8 +2,9 @@
 
 python -m benchmarks.recipes.run [--recipes NAME ...] [--steps N] [--output FOLDER]
 
-What is finished is kept, so that a run that was interrupted goes on where it was. Exit code 1 when something does not
-hold: a model in ONNX that answers differently, or int8 that loses more than a point.
+What is finished is kept in build/recipes, by the settings of the recipe, so that a run that was interrupted goes on
+where it was; delete that folder after a change of the code. Exit code 1 when something does not hold: a model in ONNX
+that answers differently, or int8 that is off by more than a point.
 """
 
 from __future__ import annotations

@@ -57,6 +57,9 @@ class Questions(TextProblem, ABC):
     def inputs(self, questions: Sequence[Any]) -> Inputs:
         """What the model reads."""
 
+    def reads(self, examples: Sequence[Any]) -> Inputs:
+        return self.inputs(examples)
+
     @abstractmethod
     def answer(self, outputs: Mapping[str, NDArray[Any]], questions: Sequence[Any]) -> list[Any]:
         """An answer to each question of the batch, by the outputs."""
@@ -70,6 +73,6 @@ class Questions(TextProblem, ABC):
         return found
 
 
-def share_right(answers: Sequence[Any], expected: Sequence[Any]) -> float:
-    """Percent of the answers that are as expected."""
-    return 100 * sum(bool(a == b) for a, b in zip(answers, expected, strict=True)) / len(expected)
+def percents(answers: Sequence[Any], expected: Sequence[Any]) -> list[float]:
+    """100 for each answer that is as expected, 0 for any other."""
+    return [100.0 * bool(a == b) for a, b in zip(answers, expected, strict=True)]

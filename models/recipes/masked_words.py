@@ -12,7 +12,17 @@ from torch import Generator, Tensor, nn
 
 from onnxsmith.models.objectives.losses import IGNORED, cross_entropy
 from onnxsmith.models.objectives.masking import mask_tokens, sentence_pair
-from onnxsmith.models.recipes.bert_text import CLS, MASK, SEP, SPECIAL, Inputs, Questions, inputs_of, pair_tokenizer
+from onnxsmith.models.recipes.bert_text import (
+    CLS,
+    MASK,
+    SEP,
+    SPECIAL,
+    Inputs,
+    Questions,
+    inputs_of,
+    pair_tokenizer,
+    percents,
+)
 from onnxsmith.models.recipes.stories import Stories, vocabulary
 
 Place = tuple[int, int]  # a document, and a paragraph of it that is not the last
@@ -21,6 +31,8 @@ Question = tuple[list[int], list[int]]  # the ids of a text with masked words, a
 
 class MaskedWords(Questions):
     """Learns from stories without labels, and is asked for the masked words of others."""
+
+    figure = "masked words right, %"
 
     @dataclass(frozen=True)
     class Settings:
@@ -81,6 +93,10 @@ class MaskedWords(Questions):
         ids, labels = mask_tokens(inputs["input_ids"], eligible, self.tokenizer.get_vocab_size(), MASK, generator)
         return {**inputs, "input_ids": ids}, labels
 
+    def reads(self, examples: Sequence[Place]) -> Inputs:
+        """Paragraphs with the ones behind them, and no masks."""
+        return self._joined([(self.documents[i][j], self.documents[i][j + 1]) for i, j in examples])
+
     def inputs(self, questions: Sequence[Question]) -> Inputs:
         return inputs_of([ids for ids, _ in questions], [[0] * len(ids) for ids, _ in questions])
 
@@ -92,7 +108,6 @@ class MaskedWords(Questions):
             for row, (_, labels) in zip(best, questions, strict=True)
         ]
 
-    def quality(self, answers: list[list[int]]) -> dict[str, float]:
-        wanted = [[label for label in labels if label != IGNORED] for _, labels in self.held_out]
-        pairs = [pair for row, labels in zip(answers, wanted, strict=True) for pair in zip(row, labels, strict=True)]
-        return {"masked words right, %": 100 * sum(a == b for a, b in pairs) / len(pairs)}
+    def scores(self, answers: list[list[int]]) -> list[float]:
+        wanted = [label for _, labels in self.held_out for label in labels if label != IGNORED]
+        return percents([word for row in answers for word in row], wanted)

@@ -20,7 +20,9 @@ _WORDINGS: dict[str, tuple[str, str]] = {
         """I returned the {item} last week and am still waiting for the repayment.
         Can you put the price of the {item} back on my card?
         I would like to hand in the {item} and be paid back.
-        It has been a month since I gave the {item} back, but I see no money on my account.""",
+        It has been a month since I gave the {item} back, but I see no money on my account.
+        You promised to pay me back for the {item}, nothing has come.
+        The {item} is on its way back, how long until I am refunded?""",
     ),
     "delivery": (
         """Where is my {item}?
@@ -32,7 +34,9 @@ _WORDINGS: dict[str, tuple[str, str]] = {
         """I am still waiting for the {item} that I ordered.
         Has the {item} been shipped yet?
         It says the {item} was handed over, but nothing is at my door.
-        How many more days until the {item} is here?""",
+        How many more days until the {item} is here?
+        Nobody knows where the van with my {item} is.
+        Could you tell me on which day the {item} gets to me?""",
     ),
     "login": (
         """I forgot my password.
@@ -44,7 +48,9 @@ _WORDINGS: dict[str, tuple[str, str]] = {
         """I am shut out of my account.
         It keeps telling me that my credentials are wrong when I want to see my {item}.
         How can I choose a new password?
-        I no longer get into my profile since I changed my phone.""",
+        I no longer get into my profile since I changed my phone.
+        The login page throws me out again and again.
+        My password is refused, and my orders of the {item} are behind it.""",
     ),
     "cancel": (
         """Please cancel my order of the {item}.
@@ -56,7 +62,9 @@ _WORDINGS: dict[str, tuple[str, str]] = {
         """Is it too late to call off the {item}?
         I do not want the {item} any longer, please take it out of my order before it leaves.
         Stop my membership at the end of the month.
-        I clicked on the {item} twice, please drop one of the two before you pack them.""",
+        I clicked on the {item} twice, please drop one of the two before you pack them.
+        Please undo my order, I no longer need a {item}.
+        Can the order of the {item} still be cancelled today?""",
     ),
     "billing": (
         """I was charged twice for the {item}.
@@ -68,7 +76,9 @@ _WORDINGS: dict[str, tuple[str, str]] = {
         """My card statement shows two payments for one {item}.
         Why is the sum on the bill higher than the price of the {item}?
         Could you send the invoice of the {item} to my company?
-        The voucher for the {item} was ignored at the checkout.""",
+        The voucher for the {item} was ignored at the checkout.
+        I paid for the {item} once, but the money was taken two times.
+        The tax on the invoice for the {item} looks wrong to me.""",
     ),
     "damaged": (
         """The {item} arrived broken.
@@ -80,7 +90,9 @@ _WORDINGS: dict[str, tuple[str, str]] = {
         """When I opened the box, the {item} was in pieces.
         The {item} is faulty, it makes a strange noise.
         After one evening the {item} just died.
-        My new {item} has a big dent.""",
+        My new {item} has a big dent.
+        The {item} was defective right out of the package.
+        One leg of the {item} is bent and it will not stand.""",
     ),
     "question": (
         """Does the {item} come in blue?
@@ -92,7 +104,9 @@ _WORDINGS: dict[str, tuple[str, str]] = {
         """What is the {item} made of?
         Can children use the {item} too?
         Do you have the {item} in a larger version?
-        How long does the battery of the {item} last?""",
+        How long does the battery of the {item} last?
+        Would the {item} fit into a small bag?
+        Which colours are there for the {item}?""",
     ),
     "praise": (
         """I love the {item}, thank you!
@@ -104,7 +118,9 @@ _WORDINGS: dict[str, tuple[str, str]] = {
         """Just wanted to say that the {item} is fantastic.
         Best {item} I ever had!
         You solved my trouble with the {item} so quickly, well done.
-        Five stars for the {item} and for your friendly staff.""",
+        Five stars for the {item} and for your friendly staff.
+        What a lovely {item}, I am delighted!
+        Everybody at home adores the {item}, thanks a lot.""",
     ),
 }
 LABELS = tuple(_WORDINGS)

@@ -28,11 +28,13 @@ _PROMPTS = ("The attention", "Raises BadInput", "A tensor")
 class OwnText(TextProblem):
     """Learns to go on with docstrings, and is asked how likely it finds those of files that it has not seen."""
 
+    figure = "bits per character"
+
     @dataclass(frozen=True)
     class Settings:
         """In tokens: the vocabulary, a window of text, and from the start of one window to the next's.
 
-        Every so many files are ``held_out``.
+        Of every ``held_out`` files one is held out, and another one validates.
         """
 
         vocabulary: int = 1024
@@ -42,8 +44,8 @@ class OwnText(TextProblem):
 
     def __init__(self, model: Mapping[str, Any], settings: Settings) -> None:
         texts = own_texts()
-        new = texts[:: settings.held_out]
-        known = [text for i, text in enumerate(texts) if i % settings.held_out]
+        other, new = (texts[start :: settings.held_out] for start in (settings.held_out // 2, 0))
+        known = [text for text in texts if text not in {*other, *new}]
         self.settings = settings
         super().__init__(model, train_bpe(known, settings.vocabulary), dict.fromkeys(("bos", "eos", "unk"), END))
         self.check_length(settings.window)
@@ -51,7 +53,7 @@ class OwnText(TextProblem):
         if len(stream) < size:
             raise BadInput(f"[problem] has window = {settings.window}, and there are {len(stream)} tokens; take less")
         self.examples = list(stream.unfold(0, size, settings.stride))
-        self.held_out = _windows(torch.tensor(self._stream(new)), settings.window)
+        self.validating, self.held_out = (_windows(self._stream(some), settings.window) for some in (other, new))
         self.characters = sum(map(len, new))
         self.compressed = xz_bits(known, new)
 
@@ -67,16 +69,23 @@ class OwnText(TextProblem):
         ids, mask, labels = next_tokens(batch, torch.ones_like(batch))
         return cross_entropy(self.module(ids, mask), labels)
 
+    def reads(self, examples: Sequence[Tensor]) -> dict[str, Tensor]:
+        ids = torch.stack(list(examples))[:, :-1]
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def validation(self) -> float:
+        """The bits of the files that validate."""
+        return sum(_bits(self.runner(), self.validating))
+
     def answers(self, run: RunFeeds) -> list[float]:
         """The bits of each window of the held-out text: -log2 of its likelihood, given the token before it."""
-        return [
-            bits
-            for start in range(0, len(self.held_out), _BATCH)
-            for bits in _bits(run, self.held_out[start : start + _BATCH])
-        ]
+        return _bits(run, self.held_out)
+
+    def scores(self, answers: list[float]) -> list[float]:
+        return [bits * len(answers) / self.characters for bits in answers]
 
     def quality(self, answers: list[float]) -> dict[str, float]:
-        return {"bits per character": sum(answers) / self.characters, "bits of xz": self.compressed / self.characters}
+        return {**super().quality(answers), "bits of xz": self.compressed / self.characters}
 
     def samples(self, run: RunFeeds) -> list[str]:
         """Texts as the model goes on with them by chance, the same in every run."""
@@ -87,13 +96,17 @@ class OwnText(TextProblem):
         return [" ".join(self.tokenizer.decode(ids).split()) for ids in found]
 
 
-def _windows(stream: Tensor, size: int) -> list[list[int]]:
+def _windows(ids: list[int], size: int) -> list[list[int]]:
     """Windows of ``size`` tokens with the one before each, so that every token but the first is asked for once."""
-    ids = stream.tolist()
     return [ids[start : start + size + 1] for start in range(0, len(ids) - 1, size)]
 
 
 def _bits(run: RunFeeds, windows: Sequence[Sequence[int]]) -> list[float]:
+    batches = (windows[start : start + _BATCH] for start in range(0, len(windows), _BATCH))
+    return [bits for batch in batches for bits in _batch_bits(run, batch)]
+
+
+def _batch_bits(run: RunFeeds, windows: Sequence[Sequence[int]]) -> list[float]:
     ids, mask, labels = next_tokens(*padded(windows))
     logits = run({"input_ids": ids.numpy(), "attention_mask": mask.numpy()})["logits"]  # [B, S, V]
     nats = F.cross_entropy(

@@ -106,8 +106,8 @@ class Stories:
         return first, second, label
 
     def question(self) -> tuple[str, str, str]:
-        """A question, a story of two persons that answers it, and the answer, a word of the story."""
-        facts = self._facts()
+        """A question, a story of one person that answers it, and the answer, a word of the story."""
+        facts = self._facts(len(_KINDS))
         story, (kind, who, answer) = self._told(facts), self._random.choice(facts)
         return _QUESTIONS[kind].format(who=who), story, answer
 
@@ -119,17 +119,15 @@ class Stories:
 
     def report(self) -> tuple[str, str]:
         """A story of one person, and the same in one sentence: what, where, with what and for what, in that order."""
-        (who,), (work,) = self._people(1), self._works(1)
-        facts = [(kind, who, self._word(kind, work)) for kind in self._random.sample(_KINDS, 3)]
+        facts = self._facts(3)
         ordered = sorted(facts, key=lambda fact: _KINDS.index(fact[0]))
-        return self._told(facts), f"{who} {' and '.join(_REPORTED[kind].format(word) for kind, _, word in ordered)} ."
+        parts = [_REPORTED[kind].format(word) for kind, _, word in ordered]
+        return self._told(facts), f"{facts[0][1]} {' and '.join(parts)} ."
 
-    def _facts(self) -> list[tuple[Kind, str, str]]:
-        """Two of each of two persons, in any order: their kind, whose they are, and the word that tells."""
-        kinds = self._random.sample(_KINDS, 2)
-        people = zip(self._people(2), self._works(2), strict=True)
-        facts = [(kind, name, self._word(kind, work)) for name, work in people for kind in kinds]
-        return self._random.sample(facts, len(facts))
+    def _facts(self, count: int) -> list[tuple[Kind, str, str]]:
+        """Of one person, in any order: their kinds, whose they are, and the words that tell."""
+        (who,), (work,) = self._people(1), self._works(1)
+        return [(kind, who, self._word(kind, work)) for kind in self._random.sample(_KINDS, count)]
 
     def _told(self, facts: Sequence[tuple[Kind, str, str]]) -> str:
         return " ".join(self._said(*fact) for fact in facts)

@@ -15,7 +15,7 @@ from onnxsmith.errors import BadInput
 from onnxsmith.models.checkpoint import load_checkpoint
 from onnxsmith.models.objectives.losses import cross_entropy
 from onnxsmith.models.packaged import find_checkpoint
-from onnxsmith.models.recipes.bert_text import SPECIAL, Inputs, Questions, encoded, share_right
+from onnxsmith.models.recipes.bert_text import SPECIAL, Inputs, Questions, encoded, percents
 from onnxsmith.models.recipes.messages import LABELS, Message, make_messages
 
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act")
@@ -30,7 +30,7 @@ class Support(Questions):
         """How many messages of each label there are to learn from, and to be asked about."""
 
         labelled: int = 50
-        held_out: int = 40
+        held_out: int = 150
         data_seed: int = 1
 
     def __init__(self, model: Mapping[str, Any], settings: Settings) -> None:
@@ -61,5 +61,5 @@ class Support(Questions):
     def answer(self, outputs: Mapping[str, NDArray[Any]], questions: Sequence[Message]) -> list[str]:
         return [LABELS[i] for i in outputs["logits"].argmax(-1)]
 
-    def quality(self, answers: list[str]) -> dict[str, float]:
-        return {"right, %": share_right(answers, [label for _, label in self.held_out])}
+    def scores(self, answers: list[str]) -> list[float]:
+        return percents(answers, [label for _, label in self.held_out])

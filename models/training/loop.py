@@ -43,11 +43,27 @@ def fit(problem: Problem, run: Run, folder: Path, watch: Watch) -> State:
         schedule.step()
         state.seconds += time.perf_counter() - began
         done = len(state.losses)
-        if done % run.checkpoint_every == 0 or done == run.steps:
+        if _is_due(run.validate_every, done, run):
+            state.validate(_validated(problem))
+        if done == run.steps:
+            state.take_best()
+        if _is_due(run.checkpoint_every, done, run):
             state.save(path, run.digest)
         watch(done, run.steps, f"{run.name}, loss {state.losses[-1]:.3f}")
     problem.module.eval()
     return state
+
+
+def _is_due(every: int, done: int, run: Run) -> bool:
+    """Whether something is done behind this step: every so many, and at the end; never with 0."""
+    return every > 0 and (done % every == 0 or done == run.steps)
+
+
+def _validated(problem: Problem) -> float:
+    problem.module.eval()
+    found = problem.validation()
+    problem.module.train()
+    return found
 
 
 def _step(problem: Problem, run: Run, batch: Any, state: State) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, ClassVar
 
 from tokenizers import Tokenizer
@@ -51,6 +52,10 @@ class Problem(ABC):
         """A few lines that let a reader judge for himself."""
         return []
 
+    def validation(self) -> float:
+        """How far the model is on data that is neither trained on nor held out: the less, the better."""
+        raise NotImplementedError
+
     @abstractmethod
     def runner(self) -> RunFeeds:
         """The model in PyTorch as it is now."""
@@ -61,7 +66,12 @@ class Problem(ABC):
 
 
 class TextProblem(Problem):
-    """A model of ``onnxsmith.models`` with a tokenizer; it is saved as a Hugging Face folder, for ``export``."""
+    """A model of ``onnxsmith.models`` with a tokenizer; it is saved as a Hugging Face folder, for ``export``.
+
+    ``figure`` is what its quality is called, with the unit.
+    """
+
+    figure: ClassVar[str] = "right, %"
 
     def __init__(
         self, model: Mapping[str, Any], tokenizer: Tokenizer, special: Mapping[str, str], **config: Any
@@ -86,6 +96,17 @@ class TextProblem(Problem):
             raise BadInput(
                 f"[model] has {positions} positions, and the problem has texts of {tokens} tokens; give more"
             )
+
+    @abstractmethod
+    def reads(self, examples: Sequence[Any]) -> dict[str, Tensor]:
+        """What the model reads of some of the ``examples``, by input name: samples to calibrate on."""
+
+    @abstractmethod
+    def scores(self, answers: list[Any]) -> list[float]:
+        """What everything that was asked adds to the figure, which is the mean of them."""
+
+    def quality(self, answers: list[Any]) -> dict[str, float]:
+        return {self.figure: fmean(self.scores(answers))}
 
     def runner(self) -> RunFeeds:
         return on_arrays(self.module, self.plan.task)

@@ -53,7 +53,8 @@ class Run:
     """One model that is trained. ``settings`` are the problem's, ``model`` is its config.json without a vocabulary.
 
     ``start`` is the run whose weights it starts from, where names and shapes agree. With ``init_std``, weights are
-    drawn from N(0, init_std), as BERT's and GPT-2's are, and else as each module does.
+    drawn from N(0, init_std), as BERT's and GPT-2's are, and else as each module does. With ``validate_every``, the
+    model is that of the step which did best on the problem's validation data, looked at every so many steps.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Run:
     start: Run | None = None
     seed: Count = 0
     checkpoint_every: int = 250
+    validate_every: Count = 0
     init_std: float | None = None
 
     @cached_property

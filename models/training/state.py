@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,29 +16,44 @@ from onnxsmith.errors import BadInput
 from onnxsmith.models.training.files import replacing
 
 FILE = "training.safetensors"
-_MODEL, _MOMENTS = "model.", "optimizer."
+_MODEL, _MOMENTS, _BEST = "model.", "optimizer.", "best."
 
 
 @dataclass
 class State:
     """The model, its optimizer, torch's random state, and the loss of every step so far.
 
-    How many losses there are is the step, and with the seed that is the position in the data. ``seconds`` is the time
-    that the steps took.
+    How many losses there are is the step, and with the seed that is the position in the data. ``validated`` is what
+    validation found by step, ``best`` the weights of its least. ``seconds`` is the time that the steps took.
     """
 
     module: nn.Module
     optimizer: torch.optim.Optimizer
     losses: list[float] = field(default_factory=list)
+    validated: dict[int, float] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
     seconds: float = 0.0
+
+    def validate(self, found: float) -> None:
+        """Take down what validation finds now, and the weights when nothing before was as good."""
+        if found < min(self.validated.values(), default=math.inf):
+            self.best = {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
+        self.validated[len(self.losses)] = found
+
+    def take_best(self) -> None:
+        """Give the model the weights that validation found best, where there are some."""
+        if self.best:
+            self.module.load_state_dict(self.best)
 
     def save(self, path: Path, digest: str) -> None:
         """Write the file, whole; ``digest`` says of which run."""
         tensors = {
             **{_MODEL + name: tensor for name, tensor in self.module.state_dict().items()},
             **{f"{_MOMENTS}{i}.{name}": tensor for i, name, tensor in self._moments()},
+            **{_BEST + name: tensor for name, tensor in self.best.items()},
             "random": torch.get_rng_state(),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "validated": torch.tensor(list(self.validated.items()), dtype=torch.float64).reshape(-1, 2),
             "seconds": torch.tensor(self.seconds, dtype=torch.float64),
         }
         with replacing(path) as new:
@@ -54,6 +70,8 @@ class State:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         torch.set_rng_state(tensors["random"])
         self.losses = tensors["losses"].tolist()
+        self.validated = {int(step): found for step, found in tensors["validated"].tolist()}
+        self.best = _with_prefix(tensors, _BEST)
         self.seconds = tensors["seconds"].item()
 
     def _moments(self) -> Iterator[tuple[int, str, Tensor]]:

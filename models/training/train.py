@@ -23,12 +23,14 @@ from onnxsmith.models.training.state import FILE, start_from
 from onnxsmith.models.training.tables import fill, nearest
 
 RESULT = "result.json"
+_FOUND = ("losses", "quality", "samples", "step", "seconds")
 
 
 @dataclass(frozen=True)
 class Result:
     """A run that is done. ``quality`` is by name, the figure that counts first; ``losses`` are of every step.
 
+    ``step`` is the one whose weights the model has, the last where nothing was validated.
     ``folder`` holds the model as the problem saves it, the last checkpoint, and this result.
     """
 
@@ -37,6 +39,7 @@ class Result:
     losses: list[float]
     quality: dict[str, float]
     samples: list[str]
+    step: int
     seconds: float
 
 
@@ -68,6 +71,8 @@ def build_problem(run: Run) -> Problem:
         raise BadInput(f"run {run.name}: no problem {run.problem!r}{nearest(run.problem, PROBLEMS)}")
     module, _, name = PROBLEMS[run.problem].partition(":")
     kind = getattr(import_module(f"onnxsmith.models.recipes.{module}"), name)
+    if run.validate_every and kind.validation is Problem.validation:
+        raise BadInput(f"run {run.name}: {run.problem} has no data to validate on; leave out validate_every")
     with _reproducible(run.seed):
         problem: Problem = kind(run.model, fill(kind.Settings, run.settings, f"run {run.name}, [problem]"))
         if run.init_std is not None:
@@ -86,10 +91,10 @@ def _train_run(run: Run, folder: Path, watch: Watch) -> Result:
         runner = problem.runner()
         quality, samples = problem.quality(problem.answers(runner)), problem.samples(runner)
     problem.save(folder)
-    result = Result(run, folder, state.losses, quality, samples, state.seconds)
-    found = {"run": run.digest, "losses": result.losses, "quality": quality, "samples": samples}
-    write_json(folder / RESULT, {**found, "seconds": result.seconds})
-    return result
+    step = min(state.validated, key=state.validated.__getitem__, default=run.steps)
+    found: dict[str, Any] = dict(zip(_FOUND, (state.losses, quality, samples, step, state.seconds), strict=True))
+    write_json(folder / RESULT, {"run": run.digest, **found})
+    return Result(run, folder, **found)
 
 
 def _read_result(run: Run, folder: Path) -> Result | None:
@@ -98,7 +103,7 @@ def _read_result(run: Run, folder: Path) -> Result | None:
         found: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         if found["run"] != run.digest:
             return None
-        return Result(run, folder, *(found[name] for name in ("losses", "quality", "samples", "seconds")))
+        return Result(run, folder, **{name: found[name] for name in _FOUND})
     except (OSError, ValueError, KeyError):
         return None
 
