@@ -16,11 +16,10 @@ import numpy as np
 
 import onnxsmith
 from onnxsmith.cli import console
-from onnxsmith.compiler.compare.latency import race
+from onnxsmith.compiler.compare.latency import PAIRS, race
 from onnxsmith.runtime.measure import elapsed
 
 SLOWDOWN = 0.05
-PAIRS = 40  # what compare does unless told otherwise
 
 
 def main() -> None:

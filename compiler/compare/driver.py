@@ -9,6 +9,7 @@ from onnxsmith.compiler.closeness import logits
 from onnxsmith.compiler.compare.column import Beside, Limits, Setting
 from onnxsmith.compiler.compare.inputs import given_case, synthesize, text_case
 from onnxsmith.compiler.compare.known import know
+from onnxsmith.compiler.compare.latency import PAIRS
 from onnxsmith.compiler.compare.pareto import pareto
 from onnxsmith.compiler.compare.profile import roofs
 from onnxsmith.compiler.compare.report import Comparison
@@ -27,7 +28,7 @@ def compare(
     shapes: Mapping[str, int] | Sequence[Mapping[str, int]] | None = None,
     inputs: Feeds | None = None,
     texts: Sequence[str] | None = None,
-    pairs: int = 40,
+    pairs: int = PAIRS,
     peers: Mapping[str, RunFeeds] | None = None,
     provider: Provider = "cpu",
     threads: int | None = None,

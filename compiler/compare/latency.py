@@ -17,6 +17,7 @@ from onnxsmith.runtime.feeds import Feeds
 from onnxsmith.runtime.measure import Ratio, alternate, elapsed, ratio_of
 
 Run = Callable[[], object]
+PAIRS = 40  # of timed runs for each variant, unless told otherwise
 _SECONDS = 300.0
 _LEAST_SECONDS = 1e-3  # of one timed run: of a shorter one the clock and the call would be most
 _KEPT = 200  # single times that a report keeps

@@ -45,7 +45,8 @@ class OwnText(TextProblem):
     def __init__(self, model: Mapping[str, Any], settings: Settings) -> None:
         texts = own_texts()
         other, new = (texts[start :: settings.held_out] for start in (settings.held_out // 2, 0))
-        known = [text for text in texts if text not in {*other, *new}]
+        apart = {*other, *new}
+        known = [text for text in texts if text not in apart]
         self.settings = settings
         super().__init__(model, train_bpe(known, settings.vocabulary), dict.fromkeys(("bos", "eos", "unk"), END))
         self.check_length(settings.window)
