@@ -57,7 +57,8 @@ def check_cached(
 ) -> list[Evidence]:
     """The compiled model in steps against the original in float64 on the whole text: evidence of its logits.
 
-    Where it is an encoder-decoder's decoder, its compiled ``encoder`` reads the source.
+    Where it is an encoder-decoder's decoder, its compiled ``encoder`` reads the source, or the cases have what that
+    gives.
     Raises Unverifiable as :func:`onnxsmith.compiler.verify.check_whole` does.
     """
     stepper, tally = Stepper(compiled, attempt(compiled, optimize=True, config=config)), Tally()
@@ -119,8 +120,12 @@ class _Original:
         return self._whole[1][: len(calls[0].ids)]
 
     def _in_steps(self, stepper: Stepper, case: Case, calls: Sequence[Call]) -> Array:
-        each = list(rows_alone(calls)) if self._compact else [calls]
-        found = [stepper(alone, case.feeds[stepper.cache.ids].shape[1]) for alone in each]
+        length, source = case.feeds[stepper.cache.ids].shape[1], stepper.source(case.feeds)
+        if self._compact:
+            each = enumerate(rows_alone(calls))
+            found = [stepper(alone, length, {n: x[i : i + 1] for n, x in source.items()}) for i, alone in each]
+        else:
+            found = [stepper(calls, length, source)]
         return np.concatenate([result[0] for result in found if result is not None])
 
     def _fed(self, feeds: Feeds) -> Values:
@@ -140,10 +145,13 @@ def _baseline(original: ir.Model, compiled: Cache) -> _Original:
 
 
 def _reader(cache: Cache, encoder: ir.Model | None, config: Mapping[str, str]) -> Callable[[Values], Values]:
-    """What is read of a case's source, if there is one."""
-    if cache.cross is None or encoder is None:
+    """What is read of a case's source, if there is one: without an encoder the case itself has it."""
+    cross = cache.cross
+    if cross is None:
         return lambda feeds: {}
-    return reader(cache.cross, attempt(encoder, optimize=True, config=config))
+    if encoder is None:
+        return lambda feeds: {name: feeds[name] for name in (*cross.past, *filter(None, [cross.mask]))}
+    return reader(cross, attempt(encoder, optimize=True, config=config))
 
 
 def _stepped(

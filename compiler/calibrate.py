@@ -17,6 +17,8 @@ from onnxsmith.compiler.emulate import is_narrow, widened
 from onnxsmith.compiler.inputs import Case, cases
 from onnxsmith.compiler.region import expose
 from onnxsmith.compiler.session import run_model
+from onnxsmith.compiler.steps import text_of
+from onnxsmith.passes.cache.record import recorded
 from onnxsmith.passes.engine.absent import AbsentTensor
 from onnxsmith.passes.engine.values import constant, dims
 from onnxsmith.passes.quantize.activation import Activation, calibrated
@@ -74,6 +76,22 @@ class Moments:
                 sums[name] = sums.get(name, 0) + flat.T @ flat
                 rows[name] += len(flat)
         return {name: total / rows[name] for name, total in sums.items()}
+
+
+def stored(model: ir.Model, samples: Sequence[Case]) -> dict[str, Array]:
+    """The largest magnitude [H, D] of each channel of the keys and values that a model keeps, by the name of present.
+
+    They are read as a prompt; padding does not count.
+    """
+    cache, run = recorded(model), run_model(model)
+    assert cache is not None, "only a model with a cache keeps them"
+    largest: dict[str, Array] = {}
+    for case in samples:
+        found, (_, mask) = run(case.feeds), text_of(cache, case.feeds)
+        for name in cache.present:
+            kept = np.abs(found[name]).max(axis=2, initial=0, where=mask[:, None, :, None] != 0).max(axis=0)
+            largest[name] = np.maximum(largest.get(name, 0), kept)
+    return largest
 
 
 def magnitudes(model: ir.Model, bounds: Mapping[str, int]) -> dict[str, float]:

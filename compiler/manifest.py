@@ -21,6 +21,7 @@ def cache_entry(model: ir.Model) -> dict[str, Any]:
     return {
         "cache": cache.to_json(),
         "step_bytes": step_bytes(model),
+        **({"greedy_step_bytes": step_bytes(model, greedy=True)} if cache.greedy is not None else {}),
         "inputs": specs(graph.inputs),
         "outputs": specs(graph.outputs),
     }
@@ -33,5 +34,6 @@ def part_entry(model: ir.Model) -> dict[str, Any]:
 
 
 def specs(values: Iterable[ir.Value]) -> list[dict[str, Any]]:
-    """Inputs or outputs as an export's task lists them."""
-    return [{"name": v.name, "dtype": str(v.dtype.numpy()), "dims": dims(v)} for v in values if v.dtype is not None]
+    """Inputs that must be given, or outputs, as an export's task lists them."""
+    own = [(v, v.dtype) for v in values if v.dtype is not None and not v.is_initializer()]
+    return [{"name": v.name, "dtype": str(dtype.numpy()), "dims": dims(v)} for v, dtype in own]

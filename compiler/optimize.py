@@ -18,6 +18,7 @@ from onnxsmith.compiler import pipeline, sites
 from onnxsmith.compiler.artifact import check_writable, sha256, write_artifact, write_parts
 from onnxsmith.compiler.budget import Budget
 from onnxsmith.compiler.budget import parse as parse_budget
+from onnxsmith.compiler.cache_precision import check_made, check_wanted
 from onnxsmith.compiler.choices import Choices, choose
 from onnxsmith.compiler.closeness import Closeness
 from onnxsmith.compiler.dims import Dims, name_dims
@@ -25,6 +26,7 @@ from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
 from onnxsmith.compiler.machine import onnxruntime_version
 from onnxsmith.compiler.manifest import cache_entry, part_entry, specs
+from onnxsmith.compiler.pair import each_part
 from onnxsmith.compiler.parts import Compilation, Compiled, Given
 from onnxsmith.compiler.past import bounds_of_text, plain, text_model, usable_past
 from onnxsmith.compiler.pipeline import Logits
@@ -50,6 +52,7 @@ _RECORDED = ("sites", "rewrites", "parity", "layers")
 _NOT_RUN = {"cuda": "run with the CPU provider's kernels, 16-bit results rounded from float32: not on CUDA"}
 
 
+@each_part
 def optimize(
     source: str | Path,
     output: str | Path | None,
@@ -66,6 +69,7 @@ def optimize(
     tuned: bool = True,
     threads: int | None = None,
     cache: bool = False,
+    cache_precision: str = "fp32",
     all_logits: bool = False,
     last_token: bool = False,
 ) -> OptimizeReport:
@@ -90,24 +94,28 @@ def optimize(
         tuned: let what `tune` measured on this machine go before the shipped table of costs.
         threads: use what was measured with that many threads inside an operator; None is what ONNX Runtime takes.
         cache: give a causal decoder a cache of keys and values, and let it give logits of each row's last token alone.
-            An encoder-decoder becomes a folder of two models, encoder/ and decoder/. The manifest's entry ``cache``
-            says how it is run. A model where that cannot be is left as it is, with a remark.
+            An encoder-decoder becomes a folder of two models, encoder/ and decoder/, as it may come with past. The
+            manifest's entry ``cache`` says how it is run. A model where that cannot be is left as it is, with a remark.
+        cache_precision: with a cache on cpu, "int8" keeps keys and values in a quarter of the bytes, with scales from
+            what ``calibrate`` gives.
         all_logits: with a cache, give logits of all tokens.
         last_token: let a causal model without a cache give logits of each row's last token alone, [B, 1, V].
 
     Raises:
-        BadInput: the model or the output cannot be used, or last_token cannot be had. BadUsage: no such target,
-            precision or verification.
+        BadInput: the model or the output cannot be used, or last_token or a cache in int8 cannot be had. BadUsage: no
+            such target, precision or verification, or options that do not go together.
         CheckFailed: parity does not hold, or no layer keeps the budget (and nothing is written).
     """
     if verify not in ("final", "each", "off"):
         raise BadUsage(f"no verification {verify!r}; choose one of final, each, off")
-    if precision == "fp32" and (calibrate is not None or budget is not None):
+    if precision == cache_precision == "fp32" and (calibrate is not None or budget is not None):
         raise BadUsage("calibrate and budget are for lossy precisions, and fp32 is none; choose one, such as int8")
     _check_outputs(cache, all_logits, last_token, unpad)
+    check_wanted(cache_precision, target, cache=cache, calibrated=calibrate is not None)
     where, artifact = find_target(target, precision), open_artifact(source)
     _check_files(artifact, source, output, precision)
-    job = _Job(artifact, where, precision, strict, dims or {}, half_io, unpad, last_token, _logits(cache, all_logits))
+    made = _logits(cache, all_logits), cache_precision
+    job = _Job(artifact, where, precision, strict, dims or {}, half_io, unpad, last_token, *made)
     job.keep_past()
     if tuned:
         job.tune(threads)
@@ -153,6 +161,7 @@ class _Job:
     unpad: bool
     last_token: bool
     cache: Logits | None = None
+    cache_precision: str = "fp32"
     choices: Choices | None = None
     samples: Samples = field(default_factory=Samples)
     budget: Budget = field(default_factory=lambda: Budget(()))
@@ -215,6 +224,7 @@ class _Job:
             compiled = compilation.parts(model) if self.cache else compilation.whole(model, cache=False)
         outcome = compiled.outcome
         self._check_last_token(outcome)
+        check_made(self.cache_precision, outcome.model, outcome.remarks + self.told, self.source.model)
         if outcome.undone and self.strict:
             worst = outcome.undone[0]
             raise CheckFailed(f"rule {worst.rule} breaks parity at {worst.output}; run without --strict to go on")
@@ -251,6 +261,7 @@ class _Job:
             samples=given(self.samples.calibrating),
             without_padding=self.unpad,
             cache=self.cache if cache else None,
+            int8_cache=self.cache_precision == "int8",
             only_last=self.last_token,
         )
 

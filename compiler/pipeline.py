@@ -9,12 +9,12 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from onnxsmith.compiler.calibrate import Moments, activations, magnitudes
+from onnxsmith.compiler.calibrate import Moments, activations, magnitudes, stored
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.saturation import saturates
 from onnxsmith.compiler.target import Target
 from onnxsmith.passes import lift, lower
-from onnxsmith.passes.cache import kv_cache
+from onnxsmith.passes.cache import kv_cache, recorded
 from onnxsmith.passes.cache.last import at_every_token
 from onnxsmith.passes.canonicalize import follow, shorten, sweep
 from onnxsmith.passes.engine.provenance import module_of, origins
@@ -23,6 +23,7 @@ from onnxsmith.passes.engine.rewrite import Rewriter, Site
 from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.lift import masks
 from onnxsmith.passes.lower import Kernels
+from onnxsmith.passes.lower.greedy import screen_head
 from onnxsmith.passes.lower.in_place import in_place
 from onnxsmith.passes.lower.packed import packed_gates, packed_qkv
 from onnxsmith.passes.lower.sinks import sinks
@@ -32,6 +33,9 @@ from onnxsmith.passes.optimize.unpad import unpad
 from onnxsmith.passes.precision.formats import FORMATS, Format
 from onnxsmith.passes.precision.narrow import narrow
 from onnxsmith.passes.quantize import int8, weight_only
+from onnxsmith.passes.quantize.cache import NAME as INT8_CACHE
+from onnxsmith.passes.quantize.cache import SCALES, cache_scales
+from onnxsmith.passes.quantize.cache import int8_cache as to_int8
 from onnxsmith.passes.quantize.tied import tied
 
 
@@ -90,6 +94,7 @@ def passes(
     samples: Sequence[Case] = (),
     without_padding: bool = False,
     cache: Logits | None = None,
+    int8_cache: bool = False,
     only_last: bool = False,
 ) -> list[Pass]:
     """The passes for a target and a precision, in order; they expect a canonical model.
@@ -97,11 +102,13 @@ def passes(
     ``bounds`` gives the largest size of a named dimension, for steps that run the model. ``keep_io`` leaves the
     inputs and outputs of a 16-bit model float32. ``samples`` are inputs to calibrate on, in place of made-up ones.
     ``without_padding`` computes no padded positions. ``cache`` gives a decoder past and present, and logits of the last
-    token or of all. ``only_last`` gives a decoder without a cache logits of last tokens.
+    token or of all; with ``int8_cache``, where that is appended to in place, in int8 with scales from the ``samples``.
+    ``only_last`` gives a decoder without a cache logits of last tokens.
     """
     steps = lifting()
     if cache is not None:
         steps += _caching(target, cache, bounds or {})
+        steps += [Pass(SCALES, transform=partial(_scaled, samples=samples))] if int8_cache else []
     if target.kernels is not None or without_padding or only_last:
         steps.append(Pass("mask-meanings", transform=masks.annotate))
     if only_last:
@@ -119,6 +126,9 @@ def passes(
         if cache is not None and precision in weight_only.FORMATS:  # in float32 two products are as fast
             steps.append(Pass("packed-gate", transform=packed_gates))
         steps += _lossy(precision, kernels, bounds or {}, samples)
+        steps += [Pass("screened-head", transform=partial(screen_head, kernels=kernels))] if cache is not None else []
+    if cache is not None and int8_cache:
+        steps.append(Pass(INT8_CACHE, transform=to_int8, lossy=True))
     return steps
 
 
@@ -146,6 +156,14 @@ def _caching(target: Target, logits: Logits, bounds: Mapping[str, int]) -> list[
     append = Pass("in-place-cache", transform=partial(in_place, kernels=kernels))
     packed, plain = Pass("packed-qkv", transform=packed_qkv), Pass("plain-attention", transform=sinks)
     return [Pass("kv-cache", transform=give), append, packed, plain]
+
+
+def _scaled(model: ir.Model, samples: Sequence[Case]) -> list[Remark]:
+    """Scales for an int8 cache, where keys and values are appended in place."""
+    cache = recorded(model)
+    if cache is None or cache.layout != "in-place":
+        return []
+    return cache_scales(model, stored(model, samples))
 
 
 def _savings() -> list[Pass]:

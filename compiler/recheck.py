@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from onnxsmith.compiler.load import load_model
 from onnxsmith.compiler.past import plain, text_model, with_past_recorded
 from onnxsmith.compiler.samples import Given, given_cases
 from onnxsmith.compiler.verify import Evidence, Unverifiable, running
-from onnxsmith.errors import BadInput
+from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.passes.cache import recorded
-from onnxsmith.runtime.artifact import CERTIFICATE, Artifact, open_artifact
+from onnxsmith.runtime.artifact import CERTIFICATE, DECODER, ENCODER, Artifact, open_artifact
 from onnxsmith.runtime.options import recorded_config
 
 _ALLOWED = 2  # times the error that a lossy model's manifest tells, for the inputs are others
@@ -84,15 +84,37 @@ def verify(
 
     Raises:
         BadInput: a file cannot be used; the two take different inputs; the original cannot be evaluated; or a lossy
-            model has no budget and its manifest tells no error. BadUsage: a budget that cannot be read.
+            model has no budget and its manifest tells no error. BadUsage: a budget that cannot be read, or inputs for
+            an encoder and a decoder that both come apart.
     """
-    artifact, original = open_artifact(source), load_model(against)
+    artifact, first = open_artifact(source), open_artifact(against)
+    limits = parse_budget(budget) if budget is not None else _promised(artifact)
+    if artifact.source is None or first.source is None:
+        return _verified(artifact, first, inputs, limits, seed)
+    if inputs is not None:
+        raise BadUsage(f"inputs are for one model, and {source} is two; verify {DECODER}/ and {ENCODER}/ apart")
+    alone = replace(artifact, source=None), replace(first, source=None)
+    decoder, encoder = (_verified(*two, None, limits, seed) for two in (alone, (artifact.source, first.source)))
+    return Verification(
+        decoder.parts + encoder.parts,
+        decoder.whole + encoder.whole,
+        decoder.closeness + encoder.closeness,
+        limits,
+        decoder.cases + encoder.cases,
+        decoder.certified and encoder.certified,
+        decoder.files + encoder.files,
+    )
+
+
+def _verified(
+    artifact: Artifact, first: Artifact, inputs: Given | None, limits: Budget | None, seed: int
+) -> Verification:
+    against, original = first.model, load_model(first.model)
     made = [artifact] if artifact.source is None else [artifact, artifact.source]
     compiled, config = [load_model(one.model) for one in made], recorded_config(artifact)
-    _check_complete(compiled, artifact)
     original = with_past_recorded(original) if recorded(compiled[0]) else original
+    _check_complete(original, compiled, artifact)
     reads = text_model(original)
-    limits = parse_budget(budget) if budget is not None else _promised(artifact)
     certificates = [_certificate(one) for one in made]
     given = given_cases(inputs, reads, artifact) if inputs is not None else _cases(reads, artifact, seed)
     if not given:
@@ -108,21 +130,28 @@ def verify(
     return Verification(found, whole, near, limits, len(given), all(certificates), tuple(dict.fromkeys(foreign)))
 
 
-def _check_complete(compiled: Sequence[ir.Model], artifact: Artifact) -> None:
+def _check_complete(original: ir.Model, compiled: Sequence[ir.Model], artifact: Artifact) -> None:
+    """An original that is a decoder itself has what an encoder gives among its inputs."""
     cache = recorded(compiled[0])
-    if cache is not None and cache.cross is not None and len(compiled) == 1:
+    if cache is not None and cache.cross is not None and len(compiled) == 1 and recorded(original) is None:
         raise BadInput(f"{artifact.model} is a decoder without its encoder; give the folder that holds both")
 
 
 def _promised(artifact: Artifact) -> Budget | None:
     """What a lossy model's manifest says that it cost, with room for other inputs; None for any other model."""
-    if artifact.manifest.get("precision", "fp32") == "fp32":
+    if not _lossy(artifact.manifest):
         return None
     try:
-        told = [float(entry["relative_rms"]) for entry in artifact.manifest["parity"]["closeness"]]
+        manifests = [one.manifest for one in (artifact, artifact.source) if one is not None]
+        told = [float(entry["relative_rms"]) for one in manifests for entry in one["parity"]["closeness"]]
         return Budget((Limit("rms", _ALLOWED * max(told)),))
     except (KeyError, TypeError, ValueError):
         raise BadInput(f"{artifact.model} is lossy, and nothing says what that cost; give a --budget") from None
+
+
+def _lossy(manifest: Mapping[str, Any]) -> bool:
+    precisions = manifest.get("precision", "fp32"), (manifest.get("cache") or {}).get("dtype", "float32")
+    return precisions != ("fp32", "float32")
 
 
 def _cases(original: ir.Model, artifact: Artifact, seed: int) -> list[Case]:
@@ -140,9 +169,9 @@ def _certificate(artifact: Artifact) -> Mapping[str, Any]:
         raise BadInput(f"{path}: no JSON ({e}); optimize the model again") from e
 
 
-def _changed(artifact: Artifact, certificate: Mapping[str, Any], original: str | Path) -> Iterator[str]:
+def _changed(artifact: Artifact, certificate: Mapping[str, Any], original: Path) -> Iterator[str]:
     """Files that are not those of the certificate; the original's folder may be another."""
-    folders = {"files": artifact.model.parent, "source": open_artifact(original).model.parent}
+    folders = {"files": artifact.model.parent, "source": original.parent}
     for key, folder in folders.items():
         for name, digest in certificate.get(key, {}).items():
             path = folder / Path(name).name

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 from onnxsmith.compiler.closeness import Closeness
 from onnxsmith.compiler.sensitivity import Layer
@@ -97,6 +97,55 @@ class OptimizeReport:
             "seconds": self.seconds,
             "layers": [layer.to_json() for layer in self.layers],
         }
+
+
+def joined(report: OptimizeReport, other: OptimizeReport, name: str) -> OptimizeReport:
+    """One report of two models, of which the outputs of the other are said to be of ``name``."""
+    seconds = Counter(report.seconds)
+    seconds.update(other.seconds)
+    return OptimizeReport(
+        report.sites + other.sites,
+        list(dict.fromkeys(report.remarks + other.remarks)),
+        _merged(report.rewrites + other.rewrites),
+        joined_parity(report.parity, other.parity, name),
+        report.nodes_before + other.nodes_before,
+        report.nodes_after + other.nodes_after,
+        report.bytes_before + other.bytes_before,
+        report.bytes_after + other.bytes_after,
+        dict(seconds),
+        report.layers + other.layers,
+    )
+
+
+def joined_parity(parity: ParityReport | None, other: ParityReport | None, name: str) -> ParityReport | None:
+    """As :func:`joined`."""
+    if parity is None or other is None:
+        return parity or other
+    evidence = [replace(e, output=f"{e.output} of {name}") for e in other.evidence]
+    closeness = [replace(c, output=f"{c.output} of {name}") for c in other.closeness]
+    return ParityReport(parity.evidence + evidence, parity.closeness + closeness, parity.note or other.note)
+
+
+def _merged(rewrites: Sequence[RuleSummary]) -> list[RuleSummary]:
+    """One row per rule, with the worst of its rows."""
+    rows: dict[str, list[RuleSummary]] = {}
+    for row in rewrites:
+        rows.setdefault(row.rule, []).append(row)
+    return [_worst(rule, same) for rule, same in rows.items()]
+
+
+def _worst(rule: str, rows: Sequence[RuleSummary]) -> RuleSummary:
+    def worst(figures: Iterable[float | None]) -> float | None:
+        return max((x for x in figures if x is not None), default=None)
+
+    return RuleSummary(
+        rule,
+        sum(row.count for row in rows),
+        worst(row.worst_rms_ratio for row in rows),
+        worst(row.worst_max_ratio for row in rows),
+        worst(row.worst_relative_rms for row in rows),
+        sum(row.rolled_back for row in rows),
+    )
 
 
 def summarize(applied: Sequence[Applied], evidence: Sequence[Evidence], undone: Sequence[Applied]) -> list[RuleSummary]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from onnxsmith.compiler.artifact import check_writable, replaced
 from onnxsmith.compiler.optimize import optimize
-from onnxsmith.compiler.report import OptimizeReport, ParityReport
+from onnxsmith.compiler.report import OptimizeReport, joined_parity
 from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.runtime.artifact import DECODE, ENCODER, PREFILL, open_artifact
 
@@ -50,22 +50,15 @@ def optimize_split(
         made.mkdir()
         decode = _part(source, made / DECODE, precision=precision, budget=budget, **options)
         prefill = _part(source, made / PREFILL, precision=PROMPTS, **options)
-    return replace(decode, parity=_joined(decode.parity, prefill.parity))
+    return replace(decode, parity=joined_parity(decode.parity, prefill.parity, PREFILL))
 
 
 def _part(source: str | Path, folder: Path, **options: Any) -> OptimizeReport:
     report = optimize(source, folder, cache=True, **options)
-    if (folder / ENCODER).exists():
+    cache = open_artifact(folder).manifest.get("cache")
+    if (folder / ENCODER).exists() or (cache and cache["cross"]):
         raise BadUsage(f"{source} is an encoder-decoder, whose source is read apart already; leave out split")
-    if "cache" not in open_artifact(folder).manifest:
+    if cache is None:
         why = next((r.reason for r in report.remarks if r.rule == "kv-cache"), "")
         raise BadInput(f"{source} gets no cache, so it has no steps to split off: {why}")
     return report
-
-
-def _joined(decode: ParityReport | None, prefill: ParityReport | None) -> ParityReport | None:
-    if decode is None or prefill is None:
-        return decode or prefill
-    evidence = [replace(e, output=f"{e.output} of {PREFILL}") for e in prefill.evidence]
-    closeness = [replace(c, output=f"{c.output} of {PREFILL}") for c in prefill.closeness]
-    return ParityReport(decode.evidence + evidence, decode.closeness + closeness, decode.note or prefill.note)

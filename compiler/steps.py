@@ -22,6 +22,7 @@ Run = Callable[[Feeds], Mapping[str, Array]]  # outputs by name; none where it f
 Result = tuple[Array, NDArray[np.bool_]]  # logits [B, S, V] and the positions [B, S] that have them
 _AFTER = 3  # tokens that follow a prompt one by one
 _SHORT = 9  # tokens of a text that is fed one by one as a whole
+_EQUAL = 1e-5  # of the largest logit: what products in another order may differ by
 _STALE = 7.0  # what a buffer holds where nothing was written
 
 
@@ -120,16 +121,25 @@ class Stepper:
         past = self._empty(len(rows), length)
         read = {name: x[: len(rows)] for name, x in (source or {}).items()}
         for call in calls:
-            found = self._run({**self._inputs(call), **read, **past})
+            feeds = {**self._inputs(call), **read, **past}
+            found = self._run(feeds)
             if not found:
                 return None
             past = {name: found[present] for name, present in zip(self.cache.past, self.cache.present, strict=True)}
             last = self._last(found, call)
+            last[self._picks_wrong(feeds, last)] = np.nan
             logits = np.zeros((*known.shape, last.shape[-1]), last.dtype) if logits is None else logits
             logits[rows[call.count], call.last[call.count]] = last[call.count]
             known[rows[call.count], call.last[call.count]] = True
         assert logits is not None, "a text has a token"
         return logits, known
+
+    def source(self, feeds: Feeds) -> dict[str, Array]:
+        """What the model takes beside its text and past: of a source, as ``feeds`` has it; what it never reads is 0."""
+        own = {self.cache.ids, self.cache.mask, self.cache.positions, *self.cache.past}
+        others = {n: v for n, v in self._given.items() if n not in own and not v.is_initializer()}
+        batch = len(feeds[self.cache.ids])
+        return {n: feeds[n] if n in feeds else _zeros(v, batch) for n, v in others.items()}
 
     def _inputs(self, call: Call) -> dict[str, Array]:
         given = {self.cache.ids: call.ids, self.cache.mask: call.mask}
@@ -144,6 +154,16 @@ class Stepper:
         if self.cache.next_token is not None:
             last[found[self.cache.next_token][:, 0] != last.argmax(axis=-1)] = np.nan
         return last
+
+    def _picks_wrong(self, feeds: Feeds, last: Array) -> NDArray[np.bool_]:
+        """Rows [B] of which a run that gives the token alone finds another than the best by ``last`` [B, V]."""
+        if self.cache.greedy is None or self.cache.next_token is None:
+            return np.zeros(len(last), bool)
+        found = self._run({**feeds, self.cache.greedy: np.array(True)})
+        if not found:
+            return np.ones(len(last), bool)
+        short = last.max(axis=-1) - last[np.arange(len(last)), found[self.cache.next_token][:, 0]]
+        return np.asarray(short > _EQUAL * np.abs(last).max(axis=-1))
 
     def _within(self, call: Call) -> Array:
         """The last token's place in the call."""
@@ -198,6 +218,12 @@ def as_prompt(model: ir.Model) -> Callable[[Feeds], Feeds]:
         return {**feeds, cache.ids: ids, cache.mask: mask, **places, **past}
 
     return complete
+
+
+def _zeros(v: ir.Value, batch: int) -> Array:
+    """As many rows, and 1 of whatever else is open."""
+    shape = (batch, *(d if isinstance(d, int) else 1 for d in (dims(v) or [])[1:]))
+    return np.zeros(shape, v.dtype.numpy() if v.dtype is not None else np.float32)
 
 
 def _columns(v: ir.Value, batch: int, room: int) -> tuple[int, int, int, int]:

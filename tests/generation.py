@@ -149,10 +149,10 @@ def reference(name: str, rows: Sequence[Sequence[int]], **settings: Any) -> list
     with torch.no_grad():
         found = theirs(name).generate(input_ids=ids, attention_mask=mask, **settings)
     start = 1 if name in ENCODER_DECODERS else ids.shape[1]
-    return [_until_end(row) for row in found[:, start:].tolist()]
+    return [until_end(row) for row in found[:, start:].tolist()]
 
 
-def _until_end(row: list[int]) -> tuple[int, ...]:
+def until_end(row: list[int]) -> tuple[int, ...]:
     end = row.index(EOS) + 1 if EOS in row else len(row)
     return tuple(row[:end])
 

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
+import transformers
 
 import onnxsmith
 from onnxsmith.compiler.recheck import verify
 from onnxsmith.errors import CheckFailed
-from tests.generation import EOS, folders, theirs
+from tests.generation import EOS, folders, padded, rows_of, theirs, until_end, varied
 from tests.past import export_with_past
 from tests.test_generation_reference import check
 from tests.toy import parsed
@@ -37,6 +39,23 @@ def test_our_own_with_past(tmp_path: Path) -> None:
     onnxsmith.optimize(source, tmp_path / "as-it-was", verify="off")
     inputs = ir.load(tmp_path / "as-it-was" / "model.onnx").graph.inputs
     assert [v.name for v in inputs] == [v.name for v in ir.load(source / "model.onnx").graph.inputs]
+
+
+def test_gptj(tmp_path: Path) -> None:
+    """Its angles are picked element by element, of neighbours and of a part of each head."""
+    sizes: dict[str, Any] = {"n_embd": 32, "n_layer": 1, "n_head": 2, "rotary_dim": 8, "n_inner": 48}
+    config = transformers.GPTJConfig(vocab_size=64, n_positions=48, eos_token_id=EOS, pad_token_id=0, **sizes)
+    module = varied(transformers.GPTJForCausalLM(config)).eval()
+    source = export_with_past(module, tmp_path / "plain.onnx", dynamo=False, positions=True)
+    cache = optimized(source, tmp_path / "fast")
+    assert cache["positions"] == "position_ids"
+    model, rows = onnxsmith.load(tmp_path / "fast", threads=1), rows_of((9, 5, 1, 7))
+    ids, mask = map(torch.from_numpy, padded(rows, "left"))
+    for settings in ({}, {"num_beams": 4}):
+        found = model.generate(rows, max_new_tokens=12, eos_token_id=EOS, **settings).sequences
+        with torch.no_grad():
+            expected = module.generate(input_ids=ids, attention_mask=mask, max_new_tokens=12, **settings)
+        assert list(found) == [until_end(row) for row in expected[:, ids.shape[1] :].tolist()]
 
 
 FORMS = [

@@ -17,6 +17,7 @@ import pytest
 from onnxsmith.cli import console, files, main, optimize
 from onnxsmith.cli.compare import parse_shapes
 from onnxsmith.compiler.arrays import write_npz
+from onnxsmith.compiler.cache_precision import PRECISIONS
 from onnxsmith.compiler.optimize import Verify
 from onnxsmith.compiler.target import TARGETS
 from onnxsmith.errors import BadInput, BadUsage, CheckFailed
@@ -113,6 +114,7 @@ class TestUsage:
             "target": set(TARGETS),
             "precision": {name for target in TARGETS.values() for name in target.precisions},
             "verify": set(get_args(Verify)),
+            "cache_precision": set(PRECISIONS),
         }
 
     def test_shapes(self) -> None:

@@ -24,6 +24,11 @@ _TWO = """
 g (float[B,64] x) => (float[B,40] y) { n = Neg(x)  h = MatMul(n, w1)  a = Relu(h)  y0 = MatMul(a, w2)  y = Neg(y0) }
 """
 
+_ONE = """
+<ir_version: 10, opset_import: ["" : 23]>
+g (float[B,160] x) => (float[B,40] y) { n = Neg(x)  h = MatMul(n, w)  y = Neg(h) }
+"""
+
 
 def related(count: int, columns: int) -> np.ndarray:
     """Activations [count, columns] of which a few causes move all channels, as in a Transformer."""
@@ -100,6 +105,14 @@ def test_a_head_takes_four_bits_where_samples_round_it(calibrating: Sequence[Cas
     steps = pipeline.passes(target("cpu", "int4"), "int4", samples=calibrating)
     compiled = pipeline.run(model, [step for step in steps if step.lossy]).model
     assert [n.attributes["bits"].value for n in compiled.graph if n.op_type == "MatMulNBits"] == bits
+
+
+def test_blocks_that_samples_round_are_larger() -> None:
+    weight = RNG.normal(size=(160, 40)).astype(np.float32)
+    for cases, size in ((), 32), ([Case("some", {"x": related(40, 160)}, np.ones(40, bool))], 128):
+        steps = pipeline.passes(target("cpu", "int4"), "int4", samples=cases)
+        compiled = pipeline.run(canonicalize(parsed(_ONE, {"w": weight})), [step for step in steps if step.lossy]).model
+        assert [n.attributes["block_size"].value for n in compiled.graph if n.op_type == "MatMulNBits"] == [size]
 
 
 def off(calibrating: Sequence[Case], judging: Sequence[Case]) -> float:

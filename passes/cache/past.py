@@ -3,22 +3,25 @@
     present = Concat(past, new)    keys or values [B, H, P, D] of the P earlier tokens, and [B, H, S, D] of the new ones
 
 With nothing in the past, present is the new ones alone: so a decoder without a cache is the same graph at P = 0, and
-every pass for those serves this one too.
+every pass for those serves this one too. What an encoder-decoder's decoder takes of its source stays as it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 
-from onnxsmith.passes.cache.record import CACHE, Cache
+from onnxsmith.passes.cache.memory import find_cross, gives_back, is_unread, settle
+from onnxsmith.passes.cache.record import CACHE, Cache, Cross, record_source
 from onnxsmith.passes.cache.text import Refused, find_text
 from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.names import Names
 from onnxsmith.passes.engine.values import attribute, dims
 
 _POSITIONS = "position_ids"  # nothing else tells them from token ids, which pick rows of a table as well
-_MASK = "attention_mask"  # what a decoder that takes none is given
+_MASK, _MASK_OF_TWO = "attention_mask", "decoder_attention_mask"  # what a decoder that takes none is given
 _LENGTH = 2  # the axis of keys and values that grows
 
 
@@ -36,9 +39,10 @@ def find_past(model: ir.Model) -> Cache | None:
     if not keeps(model):
         return None
     pairs = _pairs(graph)
+    cross = find_cross(graph, pairs)
     positions = next((v for v in graph.inputs if v.name == _POSITIONS), None)
-    text = find_text(graph, {str(v.name) for v in (*pairs, positions) if v is not None})
-    others = [v for v in graph.outputs if v not in pairs.values()]
+    text = find_text(graph, {str(v.name) for v in _further(graph, pairs, cross)})
+    others = [v for v in graph.outputs if v not in pairs.values() and not gives_back(v, cross)]
     if len(others) != 1:
         raise Refused(f"expected one output beside the presents, found {', '.join(str(v.name) for v in others)}")
     first, *_ = pairs
@@ -50,21 +54,22 @@ def find_past(model: ir.Model) -> Cache | None:
         head_size=size,
         dtype=str(first.dtype.numpy()),
         ids=str(text.ids.name),
-        mask=_MASK if text.mask is None else str(text.mask.name),
+        mask=(_MASK if cross is None else _MASK_OF_TWO) if text.mask is None else str(text.mask.name),
         positions=None if positions is None else _POSITIONS,
         past=[str(v.name) for v in pairs],
         present=[str(v.name) for v in pairs.values()],
         logits=str(others[0].name),
         last_only=False,
         next_token=None,
+        cross=cross,
     )
 
 
 def without_past(model: ir.Model, cache: Cache) -> None:
     """Leave of a canonical decoder with that cache the plain one: ids and mask [B, S] to logits; in place.
 
-    It is to be made canonical again, since no shapes are known any more. Positions are the cumulative sum of the mask
-    minus one, clipped at 0.
+    It takes of a source what it took, which is recorded in it. It is to be made canonical again, since no shapes are
+    known any more. Positions are the cumulative sum of the mask minus one, clipped at 0.
     """
     graph, op, names = model.graph, Builder(), Names(model)
     given = {str(v.name): v for v in graph.inputs}
@@ -76,13 +81,18 @@ def without_past(model: ir.Model, cache: Cache) -> None:
     names.adopt(graph, op)
     graph.extend(op.nodes)
     graph.sort()
+    for v in [v for v in graph.outputs if v.name != cache.logits]:
+        graph.outputs.remove(v)
     for v in (v for node in graph.all_nodes() for v in node.outputs):
         v.shape = None
-    for v in (v for v in list(graph.inputs) if v in pairs or v.name == cache.positions):
+    for v in [v for v in graph.inputs if v in pairs or v.name == cache.positions or is_unread(v)]:
         graph.inputs.remove(v)
     if cache.mask in given:
         given[cache.mask].shape = ids.shape
     model.metadata_props.pop(CACHE, None)
+    if cache.cross is not None:
+        settle(graph, cache.cross, (dims(ids) or [None])[0])
+        record_source(model, cache.cross)
 
 
 def _pasts(graph: ir.Graph) -> list[ir.Value]:
@@ -96,9 +106,12 @@ def _pasts(graph: ir.Graph) -> list[ir.Value]:
 
 
 def _pairs(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
-    """Of every past, in order, its present. Refused where that is anything but the past and then what is new."""
-    found = {}
-    for v in _pasts(graph):
+    """Of every past, in order, its present. Refused where that is anything but the past and then what is new.
+
+    What nothing is put beside is no past, unless there is no other: it is of a source.
+    """
+    found, pasts = {}, _pasts(graph)
+    for v in [v for v in pasts if any(_grows(node) for node, _ in v.uses())] or pasts:
         joined = [node for node, i in v.uses() if i == 0 and _grows(node) and node.outputs[0].is_graph_output()]
         if not joined:
             raise Refused(f"no output is {v.name} and behind it what is new, so it is kept in another way")
@@ -106,6 +119,13 @@ def _pairs(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
             raise Refused(f"{other.op_type} {other.name} reads {v.name}, whose keys or values are only to be kept")
         found[v] = joined[0].outputs[0]
     return found
+
+
+def _further(graph: ir.Graph, pairs: Mapping[ir.Value, ir.Value], cross: Cross | None) -> list[ir.Value]:
+    """Inputs that are no part of the text, or say nothing of it but where its tokens stand."""
+    source = [] if cross is None else [*cross.past, cross.mask]
+    named = [v for v in graph.inputs if v.name == _POSITIONS or v.name in source]
+    return [*pairs, *named, *(v for v in graph.inputs if is_unread(v))]
 
 
 def _grows(node: ir.Node) -> bool:

@@ -56,7 +56,8 @@ class Cache:
     ``past`` and ``present`` [B, H, P, D], keys and values of each layer in turn; ``logits`` [B, S, V], or [B, 1, V] of
     each row's last token where ``last_only``; ``next_token`` int64 [B, 1], the largest of those; ``window`` is how many
     last keys a query sees, itself among them; ``rolls``: what is behind it may be dropped; ``max_positions`` limits
-    P + S, of the whole text; ``cross`` is what is read of a source.
+    P + S, of the whole text; ``cross`` is what is read of a source; ``greedy``, bool [] and false unless it is given,
+    asks for ``next_token`` alone: that takes less time, and the logits may have no row.
     """
 
     layers: int
@@ -76,6 +77,7 @@ class Cache:
     window: int | None = None
     rolls: bool = False
     cross: Cross | None = None
+    greedy: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """The manifest's entry."""

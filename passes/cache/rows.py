@@ -14,7 +14,7 @@ from onnxsmith.passes.cache.positions import Positions
 from onnxsmith.passes.cache.rowwise import ELEMENTWISE
 from onnxsmith.passes.cache.text import Refused
 from onnxsmith.passes.engine.values import attribute, constant, dims, rank
-from onnxsmith.passes.shapes import product, sizes
+from onnxsmith.passes.shapes import ONE, product, sizes
 
 _END = np.iinfo(np.int64).max
 
@@ -77,9 +77,22 @@ class Rows:
         if node.op_type == "Gather" and not attribute(node, "axis") and constant(first) is not None:
             own = rank(node.inputs[1]) or 0
             return self._again(node, {1: axis - own}) if axis < own else None
+        if node.op_type in ("Tile", "Slice"):
+            return self._again(node, {0: axis - (rank(first) or 0)}) if self._keeps(node, axis) else None
         if node.op_type == "MatMul":
             return self._product(node, axis)
         return self._expanded(node, axis) if node.op_type == "Expand" else None
+
+    def _keeps(self, node: ir.Node, axis: int) -> bool:
+        """Whether a Tile or Slice leaves that axis as it is, by constants alone."""
+        told = [constant(v) for v in node.inputs[1:]]
+        if any(tensor is None for tensor in told):
+            return False
+        numbers = [[int(n) for n in tensor.numpy().ravel()] for tensor in told if tensor is not None]
+        if node.op_type == "Tile":
+            return numbers[0][axis] == 1
+        wide = rank(node.outputs[0]) or 1
+        return len(numbers) > 2 and axis not in {a % wide for a in numbers[2]}
 
     def _again(self, node: ir.Node, ends: dict[int, int]) -> ir.Value:
         """The node once more, on rows of the inputs ``ends`` along those axes, counted from the end."""
@@ -114,7 +127,16 @@ class Rows:
         at = [i for i, size in enumerate(before) if size == after[axis]]
         if len(at) != 1 or product(before[at[0] + 1 :]) != product(after[axis + 1 :]):
             return None
-        return self._like(node, self._input(source, at[0] - len(before)), self.copies.at(target, NEW))
+        wanted = self.copies.at(target, NEW)
+        if node.op_type == "Reshape" and axis and before[0] == after[0] == ONE:
+            wanted = self._of_each_text(wanted)
+        return self._like(node, self._input(source, at[0] - len(before)), wanted)
+
+    def _of_each_text(self, target: ir.Value) -> ir.Value:
+        """The target with the batch as it comes: positions have a row for each text, where one did for all."""
+        kept, one = self.op.constant([0], "batch", np.int64), self.op.constant([1], "one", np.int64)
+        rest = self.op.Slice(target, one, self.op.constant([_END], "end", np.int64), kept)
+        return self.op.Concat(kept, rest, axis=0)
 
     def _part(self, node: ir.Node, index: int, axis: int) -> ir.Value | None:
         """One output of a Split along another axis."""

@@ -61,7 +61,7 @@ def find_text(graph: ir.Graph, source: Collection[str] = ()) -> Text:
     Refuses any other input, and dimensions that have no name.
     """
     given = [v for v in _given(graph) if v.name not in source]
-    ids = [v for v in given if _is_ids(v)]
+    ids = [v for v in given if is_ids(v)]
     if len(ids) != 1:
         names = ", ".join(str(v.name) for v in ids) or "none"
         raise Refused(f"expected one input of token ids [B, S], found {names}")
@@ -80,7 +80,7 @@ def find_texts(graph: ir.Graph) -> list[Text]:
     Refuses further inputs beside two of ids, and dimensions that have no name.
     """
     given = _given(graph)
-    ids = [v for v in given if _is_ids(v)]
+    ids = [v for v in given if is_ids(v)]
     lengths = {(dims(v) or [None, None])[1] for v in ids}
     if len(ids) != 2 or len(lengths) != 2 or any(len(dims(v) or ()) != 2 for v in given):
         return []
@@ -104,7 +104,7 @@ def _given(graph: ir.Graph) -> list[ir.Value]:
     return [v for v in graph.inputs if not v.is_initializer()]
 
 
-def _is_ids(v: ir.Value) -> bool:
+def is_ids(v: ir.Value) -> bool:
     return len(dims(v) or ()) == 2 and v.dtype in _INTEGERS and _picks_rows(v)
 
 

@@ -21,10 +21,12 @@ from onnxsmith.passes.lift import (
     scale,
     scores,
     shared_norms,
+    table_rows,
     widened,
 )
 
 ARITHMETIC = [*arithmetic.RULES, *scale.TWINS, *scale.BETWEEN_VIEWS, *rows.RULES, *order.RULES, *curves.RULES]
+ARITHMETIC += table_rows.RULES
 PRODUCTS = [*einsum.RULES, *columns.RULES, *packed.RULES, *batch.RULES, *order.RULES]  # parts may turn out equal
 NORMS_AND_ACTIVATIONS = [*norms.RULES, *shared_norms.RULES, *gelu.RULES]
 SCALES = [*scale.RULES, *arithmetic.FACTORS, *batch.RULES]

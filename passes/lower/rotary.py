@@ -48,6 +48,11 @@ class Tables:
         a, b = first * cosines - second * sines, second * cosines + first * sines
         return np.stack((a, b), -1).reshape(x.shape) if self.interleaved else np.concatenate((a, b), -1)
 
+    @property
+    def turn_nothing(self) -> bool:
+        """Those of views alone."""
+        return not self.sines.any() and bool((self.cosines == 1).all())
+
     def equals(self, other: Tables) -> bool:
         pairs = ((self.cosines, other.cosines), (self.sines, other.sines))
         return self.interleaved == other.interleaved and all(np.array_equal(a, b) for a, b in pairs)
@@ -79,7 +84,7 @@ class Turnings:
         if self.cache.positions is None or positions is None or size % _HEAD_MULTIPLE:
             return None
         found = [self._turned(v) for v in (query, keys)]
-        if found[0] is None or found[1] is None or found[0][1] is not found[1][1]:
+        if found[0] is None or found[1] is None or found[0][1] is not found[1][1] or found[0][1].turn_nothing:
             return None
         return found[0][0], found[1][0], found[0][1]
 

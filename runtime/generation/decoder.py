@@ -35,9 +35,9 @@ class Decoder:
 
     ``picks``: a run gives the best next tokens, int64 [B], where it else gives logits, float32 [B, V].
     ``source`` is what an encoder-decoder reads; ``prefill``, where it is given, runs for the prompts, and ``session``
-    for what follows. ``step_bytes`` are the weights that a run reads, where that is known; ``read`` counts them, and
-    keys and values, over all runs. ``nbytes`` are those of the cache and of the source's keys and values, as of the
-    last run that bound them.
+    for what follows. ``step_bytes`` are the weights that a run reads, where that is known, and ``greedy_step_bytes``
+    those of one that picks; ``read`` counts them, and keys and values, over all runs. ``nbytes`` are those of the cache
+    and of the source's keys and values, as of the last run that bound them.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Decoder:
         prefill: ort.InferenceSession | None = None,
         device: str = "cpu",
         step_bytes: int | None = None,
+        greedy_step_bytes: int | None = None,
     ) -> None:
         self._session, self._names = session, interface
         self._prefill = prefill or session
@@ -58,7 +59,9 @@ class Decoder:
         self._dropped = np.zeros(0, np.int64)  # first tokens of each row that are there no more
         self._binding: ort.IOBinding | None = None  # of the last run; to bind a cache costs as much as a small product
         self._bound: tuple[ort.InferenceSession, str | None] | None = None  # what runs, and what it gives
-        self._step_bytes, self._column_bytes = step_bytes, column_bytes(interface, inputs)
+        self._yes = ort.OrtValue.ortvalue_from_numpy(np.array(True))
+        self._step_bytes, self._greedy_step_bytes = step_bytes, greedy_step_bytes or step_bytes
+        self._column_bytes = column_bytes(interface, inputs)
         self.read = self.nbytes = 0
         self.picks = False
         self.source = source
@@ -158,9 +161,10 @@ class Decoder:
             feeds[self._names.positions] = places + self._dropped[:, None]
         found = self._bound_run(session or self._session, feeds, width)
         self.lengths, self._width = lengths, width
-        if self._step_bytes is not None:
+        weights = self._greedy_step_bytes if self._picked else self._step_bytes
+        if weights is not None:
             of_source = self.source.nbytes if self.source else 0
-            self.read += self._step_bytes + self._column_bytes * int(counts.sum()) + of_source
+            self.read += weights + self._column_bytes * int(counts.sum()) + of_source
         return found
 
     def _bound_run(self, session: ort.InferenceSession, feeds: dict[str, Array], width: int) -> Array:
@@ -172,6 +176,7 @@ class Decoder:
             binding.bind_cpu_input(name, array)
         binding.bind_output(output)  # again and again: what a run has written there is not to be written over
         if held is None:
+            self._ask(session, binding)
             self._cache.bind(binding, width)
             if self.source is not None:
                 self.source.bind(binding)
@@ -185,6 +190,12 @@ class Decoder:
             self.nbytes = self._cache.nbytes + (self.source.nbytes if self.source else 0)
         found: Array = binding.get_outputs_as_ortvaluevector()[0].numpy()
         return found
+
+    def _ask(self, session: ort.InferenceSession, binding: ort.IOBinding) -> None:
+        """For the token alone, of a graph that can tell it without the logits."""
+        optional = [info.name for info in session.get_overridable_initializers()]
+        if self._picked and self._names.greedy in optional:
+            binding.bind_ortvalue_input(self._names.greedy, self._yes)
 
     @property
     def _picked(self) -> bool:

@@ -40,8 +40,9 @@ class Interface:
     """``in_place``: rows are compact from column 0, and past and present may be one longer buffer.
 
     Otherwise new tokens are the last columns, and present is past and they. ``next_token`` is the best token [B, 1]
-    where the graph picks it; ``window`` is how many last tokens a query sees. Where the cache ``rolls``, those before
-    may be dropped from the front of a row, if the positions go on.
+    where the graph picks it, and where the optional input ``greedy`` is true, it does so in less time and may give no
+    logits; ``window`` is how many last tokens a query sees. Where the cache ``rolls``, those before may be dropped from
+    the front of a row, if the positions go on.
     """
 
     past: tuple[str, ...]
@@ -57,6 +58,7 @@ class Interface:
     window: int | None = None
     rolls: bool = False
     cross: Cross | None = None
+    greedy: str | None = None
 
 
 def find_interface(
@@ -102,6 +104,7 @@ def _recorded(entry: Any) -> Interface:
             window=entry.get("window"),
             rolls=bool(entry.get("rolls")),
             cross=None if cross is None else _recorded_cross(cross),
+            greedy=entry.get("greedy"),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise BadInput(f"the manifest's 'cache' is not complete ({error}); optimize the model again") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from onnxsmith.runtime.generation.rows import Row, texts_of
 from onnxsmith.runtime.generation.sampling import Sampler
 
 Array = NDArray[Any]
+_UNFORCED: dict[str, Any] = {"forced_bos_token_id": None, "forced_eos_token_id": ()}
 Choose = Callable[[Array, Array, int], Array]  # what the decoder gives; rows under way; number of the new token
 
 
@@ -45,10 +47,10 @@ def generate_rows(decoder: Decoder, first: Array, rows: Sequence[Row], choose: C
 
 
 def chooser(config: GenerationConfig, rows: Sequence[Row], limit: int) -> tuple[Choose, bool]:
-    """How the settings choose, and whether the graph itself can: by its best token, and nothing else."""
+    """How the settings choose, and whether the graph itself can: its best token counts wherever none is forced."""
+    if not config.do_sample and not processors(replace(config, **_UNFORCED), limit):
+        return _best_or_forced(config, rows, limit), True
     steps = processors(config, limit)
-    if not config.do_sample and not steps:
-        return (lambda found, active, number: found), True
     pick = Sampler(config, len(rows)).draw if config.do_sample else _best
 
     def choose(logits: Array, active: Array, number: int) -> Array:
@@ -58,6 +60,20 @@ def chooser(config: GenerationConfig, rows: Sequence[Row], limit: int) -> tuple[
         return pick(scores, active)
 
     return choose, False
+
+
+def _best_or_forced(config: GenerationConfig, rows: Sequence[Row], limit: int) -> Choose:
+    """By tokens int64 [b], as ``processors`` force them at the start and at the end."""
+
+    def choose(found: Array, active: Array, number: int) -> Array:
+        tokens = found.copy()
+        if config.forced_bos_token_id is not None:
+            tokens[[len(text) == 1 for text in texts_of(rows, active)]] = config.forced_bos_token_id
+        if config.forced_eos_token_id and number == limit - 1:
+            tokens[:] = min(config.forced_eos_token_id)  # of equal logits the first
+        return tokens
+
+    return choose
 
 
 def processed(logits: Array, steps: Sequence[Processor], texts: Sequence[Array], number: int) -> Array:

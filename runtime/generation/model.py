@@ -91,6 +91,7 @@ class GenerativeModel:
             prefill=model.prefill,
             device=device,
             step_bytes=model.manifest.get("step_bytes"),
+            greedy_step_bytes=model.manifest.get("greedy_step_bytes"),
         )
         return Generator(decoder, self.interface, self.encoder)
 
