@@ -88,7 +88,10 @@ def _type(node: ir.Node) -> None:
         node.outputs[0].dtype = ir.DataType.BOOL
     elif node.op_type == "Shape":
         node.outputs[0].dtype = ir.DataType.INT64
-    elif node.op_type in _RULES and node.op_type != "ConstantOfShape":
+    elif node.op_type == "ConstantOfShape":
+        value = node.attributes.get("value")
+        node.outputs[0].dtype = ir.DataType.FLOAT if value is None else value.as_tensor().dtype
+    elif node.op_type in _RULES:
         source = node.inputs[1 if node.op_type == "Where" else 0]
         if source is not None and source.dtype is not None:
             node.outputs[0].dtype = source.dtype

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer  # noqa: E402
 
 import onnxsmith  # noqa: E402
 from onnxsmith.errors import BadInput, BadUsage, CheckFailed  # noqa: E402
+from onnxsmith.models.recipes import own_text  # noqa: E402
 from onnxsmith.models.recipes.own_text import OwnText  # noqa: E402
 from onnxsmith.models.recipes.translation import Translation  # noqa: E402
 from onnxsmith.models.training import Recipe, Result, build_problem, read_recipe, train  # noqa: E402
@@ -236,7 +237,10 @@ class TestValidation:
             weights = [key for key in longer if name != FILE or key.startswith("model.")]
             assert weights and all(torch.equal(longer[key], shorter[key]) for key in weights)
 
-    def test_on_data_that_is_not_trained_on_or_held_out(self, tmp_path: Path) -> None:
+    def test_on_data_that_is_not_trained_on_or_held_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        numbers = np.random.default_rng(0)  # no two files of which begin or go on alike
+        texts = tuple(" ".join(map(str, numbers.integers(1 << 30, size=60))) for _ in range(200))
+        monkeypatch.setattr(own_text, "own_texts", lambda: texts)
         problem: Any = build_problem(tiny(tmp_path, "gpt2").runs[0])
         windows = [{tuple(window) for window in some} for some in (problem.validating, problem.held_out)]
         assert all(windows) and not windows[0] & windows[1]
