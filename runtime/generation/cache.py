@@ -141,8 +141,9 @@ class SharedCache:
             self._replace([_copied(buffer[rows, :, :columns], self.capacity) for buffer in self._buffers])
             return
         start = shared if len(rows) == self._rows else 0
+        moved = np.flatnonzero(rows != np.arange(len(rows)))
         for buffer in self._buffers:
-            buffer[: len(rows), :, start:columns] = buffer[rows, :, start:columns]
+            buffer[moved, :, start:columns] = buffer[rows[moved], :, start:columns]
         self._replace([buffer[: len(rows)] for buffer in self._buffers])
 
     def truncate(self, columns: int) -> None:

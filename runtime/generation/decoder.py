@@ -202,12 +202,15 @@ class Decoder:
         return self.picks and self._names.next_token is not None
 
     def _last(self, found: Array, counts: Array) -> Array:
-        """Of tokens [B, 1] or logits [B, S, V], what belongs to the last of each row's ``counts`` new tokens."""
+        """Of tokens [B, 1] or logits [B, S, V], what belongs to the last of each row's ``counts`` new tokens.
+
+        Logits may be what ``_run`` gives, until the next run.
+        """
         if self._picked:
             return found[:, 0].copy()
         at_end = self._names.last_only or not self._names.in_place
         last = found[:, -1] if at_end else found[np.arange(len(found)), counts - 1]
-        return last.argmax(1) if self.picks else last.astype(np.float32)
+        return last.argmax(1) if self.picks else last.astype(np.float32, copy=False)
 
     def _counting(self, lengths: Array, width: int) -> Array:
         """Which columns hold tokens, bool [B, T]: the first ones where rows are compact, else the last ones."""

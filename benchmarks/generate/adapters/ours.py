@@ -12,7 +12,7 @@ from benchmarks.generate.adapters import Generate, Ids, Said
 
 _OTHER = (3, 3)
 _WORDS = 80  # of a text to calibrate on, about 128 tokens
-_PARTS = {"encoder": "encoder-with-present", "decoder": "decoder-with-past"}
+_ARCHITECTURES = {"marian": "bart"}  # by the checkpoint's model_type, where they are called otherwise
 
 
 def open_engine(folder: Path, variant: str, threads: int) -> Generate:
@@ -34,28 +34,25 @@ def _compiled(folder: Path, variant: str) -> Path:
         return path
     for stale in folder.glob(f"onnxsmith-{variant}-{'?' * len(code())}"):
         shutil.rmtree(stale)
-    kind = json.loads((folder / "checkpoint" / "config.json").read_text(encoding="utf-8"))["model_type"]
     made = folder / f"making-{variant}"
     shutil.rmtree(made, ignore_errors=True)
-    if kind == "llama":
-        _compile(folder, kind, "causal-lm", made, variant)
-    else:
-        for part, task in _PARTS.items():
-            _compile(folder, "t5" if kind == "t5" else "bart", task, made / part, variant)
+    calibrate = _texts() if variant == "int4" else None
+    onnxsmith.optimize(
+        _plain(folder), made, precision=variant, cache=True, calibrate=calibrate, verify="off", tuned=False
+    )
     made.rename(path)
     return path
 
 
-def _compile(folder: Path, architecture: str, task: str, made: Path, variant: str) -> None:
-    plain = folder / f"plain-{code()}-{task}"
+def _plain(folder: Path) -> Path:
+    """The export that all precisions start from."""
+    plain = folder / f"plain-{code()}"
     if not plain.exists():
-        for stale in folder.glob(f"plain-*-{task}"):
+        for stale in folder.glob("plain-*"):
             shutil.rmtree(stale)
-        onnxsmith.export(architecture, plain, checkpoint=folder / "checkpoint", task=task)
-    made.parent.mkdir(exist_ok=True)
-    cache = task == "causal-lm"
-    calibrate = _texts() if variant == "int4" else None
-    onnxsmith.optimize(plain, made, precision=variant, cache=cache, calibrate=calibrate, verify="off", tuned=False)
+        kind = json.loads((folder / "checkpoint" / "config.json").read_text(encoding="utf-8"))["model_type"]
+        onnxsmith.export(_ARCHITECTURES.get(kind, kind), plain, checkpoint=folder / "checkpoint")
+    return plain
 
 
 def _texts() -> list[str]:
