@@ -20,7 +20,9 @@ def open_engine(folder: Path, variant: str, threads: int) -> Generate:
 
     def generate(prompts: Ids, new: int, beams: int) -> Said:
         model.generate([_OTHER], max_new_tokens=1)  # a call reads no prompt again that the cache still holds
-        found = model.generate(prompts, max_new_tokens=new, eos_token_id=(), num_beams=beams, do_sample=False)
+        found = model.generate(
+            prompts, max_new_tokens=new, eos_token_id=(), forced_eos_token_id=(), num_beams=beams, do_sample=False
+        )
         time = found.timing
         return Said([list(ids) for ids in found.sequences], time.first_token, time.total, time.read)
 
