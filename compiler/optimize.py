@@ -28,7 +28,7 @@ from onnxsmith.compiler.machine import onnxruntime_version
 from onnxsmith.compiler.manifest import cache_entry, part_entry, specs
 from onnxsmith.compiler.pair import each_part
 from onnxsmith.compiler.parts import Compilation, Compiled, Given
-from onnxsmith.compiler.past import bounds_of_text, plain, text_model, usable_past
+from onnxsmith.compiler.past import bounds_of_text, check_original, plain, text_model, usable_past
 from onnxsmith.compiler.pipeline import Logits
 from onnxsmith.compiler.report import OptimizeReport, ParityReport, summarize
 from onnxsmith.compiler.samples import Given as Inputs
@@ -172,6 +172,7 @@ class _Job:
 
     def keep_past(self) -> None:
         """Leave a decoder the past that it has where it cannot be given a better one, and say why."""
+        check_original(self.load(), self.source.model)
         try:
             self.past = usable_past(self.load()) if self.cache else None
         except Refused as refused:

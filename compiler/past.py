@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import onnx_ir as ir
 
 from onnxsmith.compiler import pipeline
+from onnxsmith.errors import BadInput
 from onnxsmith.passes.cache import Cache, Refused, kv_cache, recorded
 from onnxsmith.passes.cache.past import find_past, keeps, without_past
 from onnxsmith.passes.cache.record import record
 from onnxsmith.passes.canonicalize import canonicalize
 from onnxsmith.passes.engine.values import dims
+
+
+def check_original(model: ir.Model, file: Path) -> None:
+    """Raises BadInput for a model whose cache was made here, which is run in a way of its own."""
+    if recorded(model) is not None:
+        raise BadInput(f"{file} has a cache that optimize made; optimize the model that it was made of")
 
 
 def with_past_recorded(model: ir.Model) -> ir.Model:

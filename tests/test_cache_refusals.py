@@ -15,7 +15,7 @@ from onnxsmith.compiler import pipeline
 from onnxsmith.compiler.cached import check_cached
 from onnxsmith.compiler.target import target
 from onnxsmith.compiler.verify import runnable
-from onnxsmith.errors import BadUsage
+from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.passes.cache import recorded
 from onnxsmith.passes.canonicalize import canonicalize
 from tests.command import Invoke
@@ -154,3 +154,13 @@ def test_the_manifest_says_how_it_is_run(tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "out" / "onnxsmith.json").read_text())
     assert manifest["cache"]["past"] == ["past_key_values.0.key", "past_key_values.0.value"]
     assert [entry["name"] for entry in manifest["outputs"]][:2] == ["logits", "next_token"]
+
+
+def test_a_cache_that_was_made_here_is_no_original(tmp_path: Path, invoke: Invoke) -> None:
+    path = tmp_path / "toy.onnx"
+    path.write_bytes(ir.to_proto(toy()).SerializeToString())
+    onnxsmith.optimize(path, tmp_path / "out", cache=True, verify="off")
+    for flags in ([], ["--cache"], ["--precision", "int8-weights"]):
+        result = invoke("optimize", tmp_path / "out", "-o", tmp_path / "again", *flags)
+        assert result.code == BadInput.exit_code and "optimize the model that it was made of" in result.err
+    assert not (tmp_path / "again").exists()
