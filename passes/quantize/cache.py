@@ -23,11 +23,11 @@ from onnxsmith.passes.cache.record import changed, recorded
 from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.names import Names
 from onnxsmith.passes.engine.remark import Remark
+from onnxsmith.passes.quantize.int8 import LARGEST_CODE
 from onnxsmith.passes.quantize.prompt_cache import K_SCALE, PAST, V_SCALE, branched, lengths
 
 Array = np.ndarray[Any, Any]
 SCALES, NAME = "cache-scales", "int8-cache"
-_LARGEST_CODE = 127
 
 
 def cache_scales(model: ir.Model, largest: Mapping[str, Array]) -> list[Remark]:
@@ -75,5 +75,5 @@ def _sites(model: ir.Model) -> list[ir.Node]:
 
 def _scale(largest: Array) -> Array:
     """[H, D] -> float32 [1, H, 1, D]; a channel that was always zero has any scale."""
-    scale: Array = np.where(largest > 0, largest, 1)[None, :, None] / _LARGEST_CODE
+    scale: Array = np.where(largest > 0, largest, 1)[None, :, None] / LARGEST_CODE
     return scale.astype(np.float32)

@@ -25,9 +25,9 @@ from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.names import Names
 from onnxsmith.passes.engine.provenance import stamp
 from onnxsmith.passes.lower.kernels import MICROSOFT
+from onnxsmith.passes.quantize.int8 import LARGEST_CODE
 
 PAST, K_SCALE, V_SCALE = slice(3, 5), 12, 13  # places among the operator's inputs
-_LARGEST_CODE = 127
 _QUANTIZED: dict[str, Any] = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
 
 
@@ -105,5 +105,5 @@ def _attention(op: Builder, node: ir.Node, inputs: list[ir.Value | None], **more
 
 def _codes(op: Builder, x: ir.Value, scale: ir.Value | None) -> ir.Value:
     """float32 -> int8, clipped"""
-    lowest, highest = (op.constant(n, "largest_code", np.float32) for n in (-_LARGEST_CODE, _LARGEST_CODE))
+    lowest, highest = (op.constant(n, "largest_code", np.float32) for n in (-LARGEST_CODE, LARGEST_CODE))
     return op.Cast(op.Clip(op.Round(op.Div(x, scale)), lowest, highest), to=ir.DataType.INT8)

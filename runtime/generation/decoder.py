@@ -193,8 +193,9 @@ class Decoder:
 
     def _ask(self, session: ort.InferenceSession, binding: ort.IOBinding) -> None:
         """For the token alone, of a graph that can tell it without the logits."""
-        optional = [info.name for info in session.get_overridable_initializers()]
-        if self._picked and self._names.greedy in optional:
+        if self._names.greedy is None or not self._picked:
+            return
+        if any(info.name == self._names.greedy for info in session.get_overridable_initializers()):
             binding.bind_ortvalue_input(self._names.greedy, self._yes)
 
     @property
