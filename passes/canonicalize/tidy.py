@@ -7,6 +7,7 @@ import logging
 import onnx_ir as ir
 import onnx_ir.passes.common as common
 
+from onnxsmith.passes.canonicalize import branches
 from onnxsmith.passes.engine.absent import set_aside
 from onnxsmith.passes.engine.match import COMMUTATIVE
 
@@ -15,18 +16,25 @@ _FOLD_OUTPUT_BYTES = 64 * 1024
 
 
 def tidy(model: ir.Model) -> None:
-    """Fold small constants, merge equal nodes and small initializers, and drop what nothing uses; in place."""
+    """Fold small constants, take branches that they decide, merge what is equal, drop what nothing uses; in place."""
+    _fold(model)
+    while branches.settle(model):  # what stood in a branch may fold with what stands around it
+        _fold(model)
+    sweep(model)
+
+
+def _fold(model: ir.Model) -> None:
     from onnxscript.optimizer import fold_constants
 
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     level = logging.getLogger("onnxscript").level
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    fold_constants(
-        model, onnx_shape_inference=False, input_size_limit=_FOLD_INPUT_BYTES, output_size_limit=_FOLD_OUTPUT_BYTES
-    )
+    with branches.hidden(model):
+        fold_constants(
+            model, onnx_shape_inference=False, input_size_limit=_FOLD_INPUT_BYTES, output_size_limit=_FOLD_OUTPUT_BYTES
+        )
     logging.getLogger("onnxscript").setLevel(level)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    sweep(model)
 
 
 def sweep(model: ir.Model) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 
 import onnx_ir as ir
 
@@ -10,17 +11,18 @@ from onnxsmith.passes.engine.build import Builder
 
 
 class Names:
-    """Every value and node name of a model, and unique new ones."""
+    """Every value and node name of a model, ``but`` those of some values, and unique new ones."""
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, but: Collection[ir.Value] = ()) -> None:
         self._values: set[str] = set()
         self._nodes: set[str] = set()
+        apart = set(but)
         for graph in [*model.graphs(), *(f.graph for f in model.functions.values())]:
             self._values.update(graph.initializers)
-            self._values.update(str(v.name) for v in graph.inputs)
+            self._values.update(str(v.name) for v in graph.inputs if v not in apart)
             for node in graph:
                 self._nodes.add(str(node.name))
-                self._values.update(str(v.name) for v in node.outputs)
+                self._values.update(str(v.name) for v in node.outputs if v not in apart)
 
     def value(self, hint: str) -> str:
         """A name for one more value."""
