@@ -14,12 +14,12 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from onnxsmith.compiler.closeness import Closeness, check_closeness, compared, logits
+from onnxsmith.compiler.closeness import Closeness, check_closeness, compared, logits, run_lossy
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.past import text_model
 from onnxsmith.compiler.reference import Reference
 from onnxsmith.compiler.session import run_model
-from onnxsmith.compiler.steps import Array, Call, Feeds, Result, Stepper, reader, rows_alone, schedules, text_of
+from onnxsmith.compiler.steps import Array, Call, Feeds, Result, Run, Stepper, reader, rows_alone, schedules, text_of
 from onnxsmith.compiler.verify import REFUSED, Evidence, Tally, Values, attempt, check_whole, truth_of
 from onnxsmith.passes.cache import Cache, recorded
 from onnxsmith.runtime.parity import error_ratio
@@ -62,7 +62,8 @@ def check_cached(
     Raises Unverifiable as :func:`onnxsmith.compiler.verify.check_whole` does.
     """
     stepper, tally = Stepper(compiled, attempt(compiled, optimize=True, config=config)), Tally()
-    name, read = stepper.cache.logits, _reader(stepper.cache, encoder, config)
+    read = _reader(stepper.cache, None if encoder is None else attempt(encoder, optimize=True, config=config))
+    name = stepper.cache.logits
     double, single = _Original(original, _truths(original), stepper.cache), _baseline(original, stepper.cache)
     for case, results in _stepped(stepper, cases, read):
         tally.cases += 1
@@ -85,8 +86,9 @@ def closeness_cached(
     encoder: ir.Model | None = None,
 ) -> list[Closeness]:
     """How near the logits of a lossy model with a cache stay to the float32 original's."""
-    stepper = Stepper(compiled, run_model(compiled, optimize=True, config=config))
-    name, read = stepper.cache.logits, _reader(stepper.cache, encoder, config)
+    stepper = Stepper(*run_lossy(compiled, config))
+    read = _reader(stepper.cache, None if encoder is None else run_lossy(encoder, config)[1])
+    name = stepper.cache.logits
     single = _baseline(original, stepper.cache)
 
     def pairs() -> Iterator[tuple[Values, Values, Case]]:
@@ -144,14 +146,14 @@ def _baseline(original: ir.Model, compiled: Cache) -> _Original:
     return _Original(original, lambda case: run(case.feeds), compiled)
 
 
-def _reader(cache: Cache, encoder: ir.Model | None, config: Mapping[str, str]) -> Callable[[Values], Values]:
+def _reader(cache: Cache, encoder: Run | None) -> Callable[[Values], Values]:
     """What is read of a case's source, if there is one: without an encoder the case itself has it."""
     cross = cache.cross
     if cross is None:
         return lambda feeds: {}
     if encoder is None:
         return lambda feeds: {name: feeds[name] for name in (*cross.past, *filter(None, [cross.mask]))}
-    return reader(cross, attempt(encoder, optimize=True, config=config))
+    return reader(cross, encoder)
 
 
 def _stepped(

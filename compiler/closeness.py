@@ -5,7 +5,7 @@ Hidden states are judged by cosine and relative RMS error, logits also by KL div
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from onnxsmith.passes.optimize.last_token import at_last_token
 from onnxsmith.runtime.parity import cosine, counted, kl_divergence, top1
 
 Values = dict[str, NDArray[Any]]
+Run = Callable[[Mapping[str, NDArray[Any]]], Values]
 NEAR_TIE = 0.01  # first choices whose probabilities differ by less than this are counted apart
 
 
@@ -48,20 +49,22 @@ class Closeness:
 def check_closeness(
     original: ir.Model, compiled: ir.Model, cases: Sequence[Case], config: Mapping[str, str]
 ) -> list[Closeness]:
-    """Both models on the same inputs, over the batch rows that have an allowed key; nothing without inputs.
-
-    What holds 16-bit floats is emulated: hardly any CPU kernel takes them.
-    """
+    """Both models on the same inputs, over the batch rows that have an allowed key; nothing without inputs."""
     if not cases:
         return []
     baseline = run_model(original)
-    if is_narrow(compiled):
-        candidate = run_model(widened(compiled))
-    else:
-        candidate = run_model(compiled, optimize=True, config=config)
+    _, candidate = run_lossy(compiled, config)
     counted_cases = counting(compiled, cases)
     pairs = ((at_last_token(compiled, c.feeds, baseline(c.feeds)), candidate(c.feeds), c) for c in counted_cases)
     return compared(pairs, logits(original))
+
+
+def run_lossy(compiled: ir.Model, config: Mapping[str, str]) -> tuple[ir.Model, Run]:
+    """The model and a function that runs it: what holds 16-bit floats is emulated, hardly any CPU kernel takes them."""
+    if not is_narrow(compiled):
+        return compiled, run_model(compiled, optimize=True, config=config)
+    emulated = widened(compiled)
+    return emulated, run_model(emulated)
 
 
 def compared(pairs: Iterable[tuple[Values, Values, Case]], of_logits: Collection[str]) -> list[Closeness]:

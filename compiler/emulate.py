@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxsmith.passes.cache.record import changed, recorded
 from onnxsmith.passes.engine.absent import derived
 from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.names import Names
@@ -21,8 +22,13 @@ def is_narrow(model: ir.Model) -> bool:
 
 
 def widened(model: ir.Model) -> ir.Model:
-    """A copy with float32 in place of 16-bit floats, inputs and outputs too. Run it with all optimizations off."""
+    """A copy with float32 in place of 16-bit floats, inputs, outputs and a cache too.
+
+    Run it with all optimizations off.
+    """
     model = model.clone()
+    if recorded(model) is not None:
+        changed(model, dtype="float32")
     graph, names = model.graph, Names(model)
     for v in graph.initializers.values():
         _widen_weight(v)

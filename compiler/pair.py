@@ -31,21 +31,25 @@ def each_part(optimize: Optimize) -> Optimize:
         if artifact.source is None:
             return optimize(source, output, **options)
         _check(artifact, Path(source), None if output is None else Path(output), options)
+        each = _each(artifact, options, cached=bool(options.get("cache")) and _gets_cache(artifact))
         if output is None:
-            return _of_two(*(optimize(_path(part), None, **own) for part, own in _each(artifact, options)))
+            return _of_two(*(optimize(_path(part), None, **own) for part, own in each))
         with replaced(Path(output)) as made:
             made.mkdir()
-            folders = zip(_each(artifact, options), (DECODER, ENCODER), strict=True)
+            folders = zip(each, (DECODER, ENCODER), strict=True)
             return _of_two(*(optimize(_path(part), made / name, **own) for (part, own), name in folders))
 
     return cast(Optimize, parts)
 
 
-def _each(artifact: Artifact, options: dict[str, Any]) -> Sequence[tuple[Artifact, dict[str, Any]]]:
-    """The decoder and the encoder with their options: only a decoder keeps something of its text."""
+def _each(artifact: Artifact, options: dict[str, Any], *, cached: bool) -> Sequence[tuple[Artifact, dict[str, Any]]]:
+    """The decoder and the encoder with their options: only a decoder keeps something of its text.
+
+    A decoder that is ``cached`` takes 16-bit keys and values of the source where it is of 16 bits, so they are given.
+    """
     assert artifact.source is not None, "it has two"
     own = {name: value for name, value in options.items() if name not in ("cache", "cache_precision", "all_logits")}
-    return (artifact, options), (artifact.source, own)
+    return (artifact, options), (artifact.source, own | ({"half_io": True} if cached else {}))
 
 
 def _path(artifact: Artifact) -> Path:
@@ -67,22 +71,24 @@ def _check(artifact: Artifact, source: Path, output: Path | None, options: dict[
         check_writable(output)
         if source.resolve().is_relative_to(output.resolve()):
             raise BadInput(f"{output} holds the model to optimize, which is never changed; give another output")
-    if options.get("cache"):
-        _check_names(artifact)
 
 
-def _check_names(artifact: Artifact) -> None:
-    """The decoder must take what the encoder gives. That it has no past at all is told later."""
+def _gets_cache(artifact: Artifact) -> bool:
+    """Whether the decoder gets a better cache than its own: then it must take what the encoder gives, else BadInput.
+
+    That it has no past at all is told later.
+    """
     assert artifact.source is not None, "it has two"
     try:
         past = usable_past(load_model(_path(artifact)))
     except Refused:
-        return
+        return False
     if past is None or past.cross is None:
-        return
+        return False
     graph = load_model(_path(artifact.source)).graph
     given, taken = {str(v.name) for v in graph.outputs}, {str(v.name) for v in graph.inputs}
     lacking = [f"gives no {name}" for name in past.cross.outputs if name not in given]
     lacking += [f"takes no {name}" for name in past.cross.inputs if name not in taken]
     if lacking:
         raise BadInput(f"{artifact.source.model} {lacking[0]}, as {DECODER} beside it expects; export both together")
+    return True

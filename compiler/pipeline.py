@@ -105,22 +105,22 @@ def passes(
     token or of all; with ``int8_cache``, where that is appended to in place, in int8 with scales from the ``samples``.
     ``only_last`` gives a decoder without a cache logits of last tokens.
     """
+    form = FORMATS.get(precision)
+    kernels = replace(target.kernels, narrow=form.dtype if form is not None else None) if target.kernels else None
     steps = lifting()
     if cache is not None:
-        steps += _caching(target, cache, bounds or {})
+        steps += _caching(kernels, cache, bounds or {})
         steps += [Pass(SCALES, transform=partial(_scaled, samples=samples))] if int8_cache else []
-    if target.kernels is not None or without_padding or only_last:
+    if kernels is not None or without_padding or only_last:
         steps.append(Pass("mask-meanings", transform=masks.annotate))
     if only_last:
         steps.append(Pass("last-token", transform=last_token))
-    if target.kernels is not None:
+    if kernels is not None:
         steps += _savings()
     if without_padding:
         share = target.name != "cuda"  # a loop over rows starts too many small kernels there: unmeasured
         steps.append(Pass("unpad", transform=partial(unpad, share=share)))
-    if target.kernels is not None:
-        form = FORMATS.get(precision)
-        kernels = replace(target.kernels, narrow=form.dtype if form is not None else None)
+    if kernels is not None:
         steps.append(Pass(f"lower-{target.name}", tuple(lower.rules(kernels))))
         steps += [_narrow(form, kernels, bounds or {}, keep_io)] if form is not None else []
         if cache is not None and precision in weight_only.FORMATS:  # in float32 two products are as fast
@@ -144,18 +144,19 @@ def lifting() -> list[Pass]:
     ]
 
 
-def _caching(target: Target, logits: Logits, bounds: Mapping[str, int]) -> list[Pass]:
+def _caching(kernels: Kernels | None, logits: Logits, bounds: Mapping[str, int]) -> list[Pass]:
     """A cache, in the layout that the target's attention kernels append to where they can."""
 
     def give(model: ir.Model) -> list[Remark]:
         return kv_cache(model, all_logits=logits == "all", bounds=bounds)
 
-    kernels = target.kernels if target.name == "cpu" else None  # CUDA's kernel is of 16 bits: unmeasured
-    if kernels is None:
-        return [Pass("kv-cache", transform=give)]
-    append = Pass("in-place-cache", transform=partial(in_place, kernels=kernels))
-    packed, plain = Pass("packed-qkv", transform=packed_qkv), Pass("plain-attention", transform=sinks)
-    return [Pass("kv-cache", transform=give), append, packed, plain]
+    steps = [Pass("kv-cache", transform=give)]
+    if kernels is not None:
+        steps.append(Pass("in-place-cache", transform=partial(in_place, kernels=kernels)))
+        steps.append(Pass("packed-qkv", transform=packed_qkv))
+    if kernels is not None and kernels.target == "cpu":  # what the plain kernel saves was measured there
+        steps.append(Pass("plain-attention", transform=sinks))
+    return steps
 
 
 def _scaled(model: ir.Model, samples: Sequence[Case]) -> list[Remark]:

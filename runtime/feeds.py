@@ -30,6 +30,11 @@ class TensorInfo:
         element = arg.type.removeprefix("tensor(").removesuffix(")")
         return cls(arg.name, _DTYPES.get(element, element), tuple(arg.shape))
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element. numpy has no bfloat16."""
+        return 2 if self.dtype == "bfloat16" else np.dtype(self.dtype).itemsize
+
     def __str__(self) -> str:
         return f"{self.name} {self.dtype}[{', '.join(str(dim) for dim in self.dims)}]"
 

@@ -64,6 +64,11 @@ def delimited(number: int, payload: bytes) -> bytes:
     return _encoded(number << 3 | BYTES) + _encoded(len(payload)) + payload
 
 
+def number(field: int, value: int) -> bytes:
+    """A field with a number that is not negative."""
+    return _encoded(field << 3 | VARINT) + _encoded(value)
+
+
 def _encoded(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:

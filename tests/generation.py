@@ -82,13 +82,20 @@ def _architecture(checkpoint: Path) -> str:
 
 
 @functools.cache
-def compiled(name: str) -> LoadedModel:
-    """A model whose cache the compiler made, from an export without one."""
+def plain(name: str) -> Path:
+    """Our export without a cache."""
     checkpoint, _ = folders(name)
-    plain, fast = (Path(_ROOT.name) / f"{name}-{kind}" for kind in ("plain", "fast"))
-    onnxsmith.export(_architecture(checkpoint), plain, checkpoint=checkpoint, exporter=_QUICK)
-    onnxsmith.optimize(plain, fast, cache=True, verify="off")  # which has tests of its own
-    return onnxsmith.load(fast, threads=1)
+    folder = Path(_ROOT.name) / f"{name}-plain"
+    return onnxsmith.export(_architecture(checkpoint), folder, checkpoint=checkpoint, exporter=_QUICK)
+
+
+@functools.cache
+def compiled(name: str, target: str = "cpu", precision: str = "fp32") -> LoadedModel:
+    """A model whose cache the compiler made, from an export without one; it runs on the CPU for whatever target."""
+    fast = Path(_ROOT.name) / f"{name}-{target}-{precision}"
+    options: dict[str, Any] = {"target": target, "precision": precision, "verify": "off"}  # which has its own tests
+    onnxsmith.optimize(plain(name), fast, cache=True, **options)
+    return onnxsmith.load(fast, provider="cpu", threads=1)
 
 
 @functools.cache

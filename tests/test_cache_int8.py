@@ -18,7 +18,7 @@ from onnxsmith.compiler.split import optimize_split
 from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.passes.lower import in_place
 from onnxsmith.runtime.artifact import open_artifact
-from onnxsmith.runtime.generation import cache
+from onnxsmith.runtime.generation import buffers
 from onnxsmith.runtime.generation.decoder import Decoder
 from onnxsmith.runtime.model import LoadedModel
 from tests.command import Invoke
@@ -116,7 +116,7 @@ def test_padding_on_either_side_changes_nothing(name: str) -> None:
 def test_the_buffers_grow(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(LENGTHS)
     expected = fresh(name).generate(rows, max_new_tokens=2 * NEW, eos_token_id=[])
-    monkeypatch.setattr(cache, "STEP", 4)
+    monkeypatch.setattr(buffers, "STEP", 4)
     found = fresh(name).generate(rows, max_new_tokens=2 * NEW, eos_token_id=[])
     assert found.sequences == expected.sequences and found.timing.bytes < expected.timing.bytes
 

@@ -11,7 +11,7 @@ import pytest
 
 import onnxsmith
 from onnxsmith.errors import BadInput, BadUsage
-from onnxsmith.runtime.generation import cache, decoder
+from onnxsmith.runtime.generation import buffers, cache, decoder
 from onnxsmith.runtime.model import LoadedModel
 from tests.generation import EOS, ours, padded, rows_of, write_in_place
 
@@ -26,7 +26,7 @@ def in_place(tmp_path: Path) -> LoadedModel:
 
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "STEP", 4)
+    monkeypatch.setattr(buffers, "STEP", 4)
 
 
 def uncached(model: LoadedModel, prompt: list[int], count: int) -> tuple[int, ...]:
@@ -70,7 +70,7 @@ def test_memory_is_as_predicted(in_place: LoadedModel) -> None:
     """The prompt takes 12 columns of 9, then it doubles: 24, 48; keys and values of 2 heads of 8 float32."""
     found = in_place.generate(rows_of((9, 9)), max_new_tokens=20, eos_token_id=[])
     assert found.timing.bytes == 2 * 2 * 2 * 48 * 8 * 4
-    assert [cache.grown(0, 9), cache.grown(12, 13), cache.grown(24, 100)] == [12, 24, 100]
+    assert [buffers.grown(0, 9), buffers.grown(12, 13), buffers.grown(24, 100)] == [12, 24, 100]
 
 
 def passed_on(monkeypatch: pytest.MonkeyPatch) -> None:

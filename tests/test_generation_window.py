@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from onnxsmith.runtime.generation import cache, decoder
+from onnxsmith.runtime.generation import buffers, decoder
 from onnxsmith.runtime.model import LoadedModel
 from tests.generation import compiled, padded, reference, rows_of
 
@@ -19,7 +19,7 @@ NEW = 25
 @pytest.fixture(params=WINDOWS)
 def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Of models whose rotary positions are outside the kernel, and inside; the buffers are small ones."""
-    monkeypatch.setattr(cache, "STEP", 4)
+    monkeypatch.setattr(buffers, "STEP", 4)
     monkeypatch.setattr(decoder, "PIECE", 5)
     return str(request.param)
 
@@ -50,7 +50,7 @@ def test_longer_than_the_window(name: str) -> None:
 def test_the_buffers_stay_small(name: str) -> None:
     """But for the prompts of a batch, which are read at once."""
     model, (text,) = fresh(name), rows_of((12,))
-    for rows, width in (([text], WINDOWS[name] + cache.STEP), ([text, text[:3]], len(text))):
+    for rows, width in (([text], WINDOWS[name] + buffers.STEP), ([text, text[:3]], len(text))):
         found = model.generate(rows, max_new_tokens=NEW, eos_token_id=[])
         assert {len(row) for row in found.sequences} == {NEW}
         assert columns(model, found.timing.bytes) == len(rows) * width

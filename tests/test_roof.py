@@ -12,7 +12,7 @@ import pytest
 import onnxsmith
 from onnxsmith.compiler.reads import step_bytes
 from onnxsmith.runtime import bandwidth
-from onnxsmith.runtime.generation import cache, result
+from onnxsmith.runtime.generation import buffers, result
 from onnxsmith.runtime.generation.result import Timing
 from tests.generation import rows_of, write_in_place
 
@@ -72,7 +72,7 @@ def test_the_cache_is_as_large_as_the_list_of_models_says(tmp_path: Path) -> Non
     manifest = json.loads((tmp_path / "fast" / "onnxsmith.json").read_text())
     model = onnxsmith.load(tmp_path / "fast", threads=1)
     timing = model.generate([[1, 2, 3], [4]], max_new_tokens=5, eos_token_id=[]).timing
-    assert timing.bytes == 2 * cache.grown(0, 8) * size_of("gpt-tiny").cache
+    assert timing.bytes == 2 * buffers.grown(0, 8) * size_of("gpt-tiny").cache
     steps, tokens = 4, (4 + 2) + (5 + 3) + (6 + 4) + (7 + 5)
     assert timing.read == steps * manifest["step_bytes"] + tokens * size_of("gpt-tiny").cache
     assert 0 < manifest["step_bytes"] <= size_of("gpt-tiny").memory["fp32"]

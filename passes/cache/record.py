@@ -99,13 +99,20 @@ def recorded(model: ir.Model) -> Cache | None:
 
 
 def record_source(model: ir.Model, cross: Cross) -> None:
-    """Write into the metadata of a decoder without a cache what it takes of a source; in place."""
+    """Write into the metadata of a decoder without a cache what it takes of a source, or of the encoder; in place."""
     model.metadata_props[SOURCE] = json.dumps(asdict(cross))
 
 
 def source_of(model: ir.Model) -> Cross | None:
-    """What :func:`record_source` wrote, or None for a model that reads no source."""
+    """What :func:`record_source` wrote, or None for a model that reads and gives no source."""
     return _cross(json.loads(model.metadata_props.get(SOURCE, "null")))
+
+
+def handed_on(model: ir.Model) -> frozenset[str]:
+    """Names of inputs and outputs that no user sees: what one run gives there, another one takes."""
+    cache, cross = recorded(model), source_of(model)
+    own = () if cache is None else (*cache.past, *cache.present)
+    return frozenset((*own, *(() if cross is None else (*cross.past, *cross.outputs))))
 
 
 def _cross(entry: dict[str, Any] | None) -> Cross | None:

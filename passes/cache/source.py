@@ -30,7 +30,7 @@ NAME = "encoder-decoder"
 def split(model: ir.Model) -> tuple[ir.Model, ir.Model, Cross]:
     """The encoder and the decoder of a lifted model that reads two texts, which is not changed itself.
 
-    The decoder is a plain one, without a cache; what it takes of the encoder is recorded in it, and given here too.
+    The decoder is a plain one, without a cache; what it takes of the encoder is recorded in both, and given here too.
     Raises Refused.
     """
     decoder = model.clone()
@@ -45,6 +45,7 @@ def split(model: ir.Model) -> tuple[ir.Model, ir.Model, Cross]:
     _keep_inputs(decoder, {str(v.name) for v in [*sides.text.inputs, sides.source.mask] if v} | _pasts(crossings))
     cross = _cross(crossings, sides)
     record_source(decoder, cross)
+    record_source(encoder, cross)
     return encoder, decoder, cross
 
 

@@ -4,6 +4,9 @@
 
 Every value is cast at most once in each direction. A mask that leaves the 16-bit range is clipped to half of it before
 its cast: blocked stays blocked, but a row without any key, whose scores the range of float32 drowned, now shows them.
+
+What one run hands on to another, the keys and values of a cache or of a source, is of 16 bits on both sides: a cast
+would copy it at each step, and attention could not append to it in place.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from onnxsmith.passes.cache.record import changed, handed_on, recorded
 from onnxsmith.passes.engine.absent import derived
 from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.names import Names
@@ -35,12 +39,15 @@ def narrow(
         form: What to convert to.
         kernels: Of the target; ``narrow`` is the format's type.
         largest: Largest magnitude seen, by value name; values that are absent count as small.
-        keep_io: Leave the graph's inputs and outputs float32.
+        keep_io: Leave the graph's inputs and outputs float32, save what one run hands on to another.
     """
     graph = model.graph
     islands = Islands(graph, form, kernels, largest)
-    conversion = _Conversion(graph, form, islands, Names(model), keep_io)
+    given = {v for v in (*graph.inputs, *graph.outputs) if is_float(v) and not v.is_initializer()}
+    narrow_io = given & _handed(model, islands) if keep_io else given
+    conversion = _Conversion(graph, form, islands, Names(model), narrow_io)
     conversion.run()
+    _record(model)
     name = f"{form.name}-island"
     refused = {n: f"{why}, but {n.op_type} has no float32 kernel" for n, why in islands.refused.items()}
     told = {**islands.reasons, **refused}
@@ -48,15 +55,35 @@ def narrow(
     return wide + conversion.clipped
 
 
+def _handed(model: ir.Model, islands: Islands) -> set[ir.Value]:
+    """What one run hands on to another. A cache stays float32, all of it, where one layer's attention does."""
+    graph, names, cache = model.graph, handed_on(model), recorded(model)
+    if cache is not None:
+        wide = any(v.producer() in islands.reasons for v in graph.outputs if v.name in cache.present)
+        names -= {*cache.past, *cache.present} if wide else set()
+    return {v for v in (*graph.inputs, *graph.outputs) if v.name in names}
+
+
+def _record(model: ir.Model) -> None:
+    """Let the cache's record tell the type that past now has."""
+    cache = recorded(model)
+    kinds = [v.dtype for v in model.graph.inputs if cache is not None and v.name in cache.past]
+    if kinds and kinds[0] is not None:
+        changed(model, dtype=str(kinds[0].numpy()))
+
+
 @dataclass
 class _Conversion:
-    """One conversion: the casts and constants made so far, each once for all that read it."""
+    """One conversion: the casts and constants made so far, each once for all that read it.
+
+    ``narrow_io`` are inputs and outputs that change their type; the others keep theirs.
+    """
 
     graph: ir.Graph
     form: Format
     islands: Islands
     names: Names
-    keep_io: bool
+    narrow_io: set[ir.Value]
     down: dict[ir.Value, ir.Value] = field(default_factory=dict)
     up: dict[ir.Value, ir.Value] = field(default_factory=dict)
     clipped: list[Remark] = field(default_factory=list)
@@ -66,8 +93,7 @@ class _Conversion:
         narrow = [n for n in self.graph if self._is_narrow(n)]
         wide = [n for n in self.graph if n in self.islands.reasons]
         results = {v for n in narrow for v in n.outputs if is_float(v)}
-        if not self.keep_io:
-            results |= {v for v in self.graph.inputs if is_float(v) and not v.is_initializer()}
+        results |= self.narrow_io.intersection(self.graph.inputs)
         for v in results:
             v.type = ir.TensorType(self.form.dtype)
         for node in narrow:
@@ -133,11 +159,11 @@ class _Conversion:
     def _settle_outputs(self, results: set[ir.Value]) -> None:
         """Outputs keep their names, and their type where the interface is kept."""
         for i, v in enumerate(self.graph.outputs):
-            if self.keep_io and v in results:
+            if v in results and v not in self.narrow_io:
                 name, v.name = v.name, f"{v.name}_{self.form.name}"
                 self.graph.outputs[i] = self._widened(v)
                 self.graph.outputs[i].name = name
-            elif not self.keep_io and is_float(v):
+            elif v in self.narrow_io and is_float(v):
                 name, v.name = v.name, f"{v.name}_fp32"
                 self.graph.outputs[i] = self._narrowed(v)
                 self.graph.outputs[i].name = name

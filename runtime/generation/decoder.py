@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from onnxsmith.errors import BadInput
 from onnxsmith.runtime.feeds import TensorInfo
-from onnxsmith.runtime.generation.cache import make_cache, room
+from onnxsmith.runtime.generation.buffers import room
+from onnxsmith.runtime.generation.cache import make_cache
 from onnxsmith.runtime.generation.interface import Interface
 from onnxsmith.runtime.generation.source import Source
-from onnxsmith.runtime.session import one_line
+from onnxsmith.runtime.session import Provider, one_line
 
 Array = NDArray[Any]
 PIECE = 512  # tokens of one row that are read at once: attention keeps a score for each of them and each before it
@@ -27,7 +28,7 @@ PIECE = 512  # tokens of one row that are read at once: attention keeps a score 
 def column_bytes(interface: Interface, inputs: Sequence[TensorInfo]) -> int:
     """Bytes of the keys and values of one token of a row."""
     pasts = [info for info in inputs if info.name in interface.past]
-    return sum(math.prod(int(d or 0) for d in (p.dims[1], p.dims[3])) * np.dtype(p.dtype).itemsize for p in pasts)
+    return sum(math.prod(int(d or 0) for d in (p.dims[1], p.dims[3])) * p.itemsize for p in pasts)
 
 
 class Decoder:
@@ -48,7 +49,7 @@ class Decoder:
         *,
         source: Source | None = None,
         prefill: ort.InferenceSession | None = None,
-        device: str = "cpu",
+        device: Provider = "cpu",
         step_bytes: int | None = None,
         greedy_step_bytes: int | None = None,
     ) -> None:

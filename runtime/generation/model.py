@@ -17,7 +17,7 @@ from onnxsmith.runtime.generation.interface import Interface, find_interface
 from onnxsmith.runtime.generation.prompts import Prompts, read_prompts
 from onnxsmith.runtime.generation.result import Generated
 from onnxsmith.runtime.generation.source import Source
-from onnxsmith.runtime.session import PROVIDERS
+from onnxsmith.runtime.session import PROVIDERS, Provider
 from onnxsmith.runtime.tokenize import TextEncoder, text_encoder
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class GenerativeModel:
     @cached_property
     def _generator(self) -> Generator:
         model = self._model
-        device = "cuda" if model.session.get_providers()[0] == PROVIDERS["cuda"] else "cpu"
+        device: Provider = "cuda" if model.session.get_providers()[0] == PROVIDERS["cuda"] else "cpu"
         cross = self.interface.cross
         source = None if cross is None or model.source is None else Source(model.source, cross, device=device)
         decoder = Decoder(

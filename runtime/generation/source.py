@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from onnxsmith.errors import BadInput
 from onnxsmith.runtime.generation.interface import Cross
-from onnxsmith.runtime.session import one_line
+from onnxsmith.runtime.generation.moved import taken
+from onnxsmith.runtime.session import Provider, one_line
 
 Array = NDArray[Any]
 
@@ -22,7 +23,7 @@ Array = NDArray[Any]
 class Source:
     """Runs the encoder's graph, and binds what it gives to the decoder's. Keys and values are [B, H, R, D] each."""
 
-    def __init__(self, session: ort.InferenceSession, cross: Cross, *, device: str = "cpu") -> None:
+    def __init__(self, session: ort.InferenceSession, cross: Cross, *, device: Provider = "cpu") -> None:
         self._session, self._names, self._device = session, cross, device
         self._mask = np.zeros((0, 0), np.int64)
         self._values: list[ort.OrtValue] = []
@@ -60,7 +61,7 @@ class Source:
         texts = self._texts[rows]
         if not np.array_equal(texts, self._texts):
             self._mask = self._mask[rows]
-            self._values = [ort.OrtValue.ortvalue_from_numpy(v.numpy()[rows], self._device) for v in self._values]
+            self._values = [taken(value, rows, self._device) for value in self._values]
         self._texts = texts
 
     @property
