@@ -27,6 +27,19 @@ Array = np.ndarray[Any, Any]
 _MOST_HELD = 1 << 30  # bytes of second moments at a time
 
 
+def sizes(model: ir.Model, bounds: Mapping[str, int], samples: Sequence[Case] = ()) -> dict[str, Array]:
+    """The mean magnitude [K] of each channel, by name, of the activations that products with constant weights read."""
+    names = [str(v.name) for v in _read_by_products(model)]
+    sums: dict[str, Array] = {}
+    rows: dict[str, int] = defaultdict(int)
+    for captured in _captures(model, names, samples or cases(model, bounds)):
+        for name, x in captured.items():
+            flat = np.abs(x.reshape(-1, x.shape[-1]))
+            sums[name] = sums.get(name, 0) + flat.sum(axis=0)
+            rows[name] += len(flat)
+    return {name: total / rows[name] for name, total in sums.items() if rows[name]}
+
+
 def activations(model: ir.Model, bounds: Mapping[str, int], samples: Sequence[Case] = ()) -> dict[str, Activation]:
     """What quantization has to know, by name, of the activations that products with constant weights read.
 
