@@ -9,6 +9,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from onnxsmith.passes.canonicalize import canonicalize
+from onnxsmith.passes.canonicalize.branches import settle
 from tests.toy import parsed
 
 GRAPHS = {
@@ -123,3 +124,10 @@ def test_an_input_with_a_default_decides_nothing() -> None:
     given.const_value = ir.tensor(np.array(True), name="open")
     model.graph.register_initializer(given)
     assert "If" in [n.op_type for n in canonicalize(model).graph]
+
+
+def test_what_the_other_branch_read_is_read_no_more() -> None:
+    model = graph(GRAPHS["one"].replace("w = Neg(x)", "v = Add(also, x) w = Neg(v)").replace("y =", "also = Abs(x) y ="))
+    settle(model)
+    (also,) = [v for n in model.graph for v in n.outputs if v.name == "also"]
+    assert not also.uses()

@@ -8,12 +8,13 @@ its first step and its later ones in one file is one If as a whole. Source: ONNX
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import onnx_ir as ir
 
-from onnxsmith.passes.engine.names import Names
+from onnxsmith.passes.engine.build import detach
+from onnxsmith.passes.engine.names import name_apart
 from onnxsmith.passes.engine.values import scalar
 
 _ASIDE = "onnxsmith.aside"
@@ -55,7 +56,8 @@ def _is_known(node: ir.Node) -> bool:
 def _take(model: ir.Model, choice: ir.Node) -> None:
     graph = choice.graph
     assert graph is not None, "it was found in one"
-    branch = choice.attributes["then_branch" if scalar(choice.inputs[0]) else "else_branch"].as_graph()
+    taken = "then_branch" if scalar(choice.inputs[0]) else "else_branch"
+    branch = choice.attributes[taken].as_graph()
     results, nodes, weights = list(branch.outputs), list(branch), list(branch.initializers.values())
     branch.outputs.clear()
     branch.initializers.clear()
@@ -65,7 +67,9 @@ def _take(model: ir.Model, choice: ir.Node) -> None:
         if given.uses() or given.is_graph_output():
             _hand_over(graph, choice, given, result)
     graph.remove(choice, safe=True)
-    _name_apart(model, [*weights, *(v for node in nodes for v in node.outputs)])
+    for other in (a.as_graph() for name, a in choice.attributes.items() if name != taken):
+        detach(other.all_nodes())
+    name_apart(model, [*weights, *(v for node in nodes for v in node.outputs)])
     for v in weights:
         graph.register_initializer(v)
 
@@ -77,11 +81,3 @@ def _hand_over(graph: ir.Graph, choice: ir.Node, given: ir.Value, result: ir.Val
     new = copy.outputs[0]
     new.name, new.type, new.shape = given.name, given.type or result.type, given.shape or result.shape
     ir.convenience.replace_all_uses_with(given, new, replace_graph_outputs=True)
-
-
-def _name_apart(model: ir.Model, moved: Sequence[ir.Value]) -> None:
-    """Names that only had to differ inside the branch must differ from those of the whole model now."""
-    names = Names(model, but=moved)
-    for v in moved:
-        if v.name != "":  # an absent output has that name, and keeps it
-            v.name = names.value(str(v.name))

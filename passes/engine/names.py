@@ -47,6 +47,14 @@ def name_nodes(model: ir.Model) -> None:
         node.name = _fresh(node.name or node.op_type, taken)
 
 
+def name_apart(model: ir.Model, moved: Collection[ir.Value]) -> None:
+    """Let values that came into the model keep their names where these are free, and give them others elsewhere."""
+    names = Names(model, but=moved)
+    for v in moved:
+        if v.name != "":  # an absent output has that name, and keeps it
+            v.name = names.value(str(v.name))
+
+
 def _fresh(hint: str, taken: set[str]) -> str:
     name = hint
     if name in taken:
