@@ -18,9 +18,10 @@ from onnxsmith.models.families.llama_gguf import gguf_config, load_gguf
 from onnxsmith.models.generation import read_generation
 from onnxsmith.models.gguf_file import read_gguf
 from onnxsmith.models.gguf_text import read_gguf_text
+from onnxsmith.models.json_file import read_json
 from onnxsmith.models.task import ExportTask, pooled
 from onnxsmith.models.text import TextFiles, check_vocabulary, read_text
-from onnxsmith.models.weights import WEIGHTS, find_weights, load_weights, read_json
+from onnxsmith.models.weights import WEIGHTS, find_weights, load_weights
 
 
 @dataclass(frozen=True)

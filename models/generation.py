@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from onnxsmith.models.weights import read_json
+from onnxsmith.models.json_file import read_json
 
 # Names of Hugging Face's GenerationConfig that a runtime follows; lengths count the prompt, as they do there.
 _SETTINGS = (

@@ -10,9 +10,9 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 
 from onnxsmith.errors import BadInput, first_line
+from onnxsmith.models.json_file import read_json
 from onnxsmith.models.special_tokens import default_names, given_names, token_ids
 from onnxsmith.models.vocabulary import build_tokenizer, read_file
-from onnxsmith.models.weights import read_json
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import BPE, WordPiece
 
 from onnxsmith.errors import BadInput, first_line
+from onnxsmith.models.json_file import read_json
 from onnxsmith.models.sentencepiece import marian_tokenizer, t5_tokenizer
 from onnxsmith.models.special_tokens import Names, default_names, read_token
-from onnxsmith.models.weights import read_json
 
 _CONVERT = "make a tokenizer.json with transformers' AutoTokenizer.from_pretrained(...).save_pretrained(...)"
 # Which tokenizers with merges.txt split text as GPT-2 does, and whether they put <s> and </s> around it.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from onnxsmith.errors import BadInput
+from onnxsmith.models.json_file import read_json
 from onnxsmith.models.names import NameTable, Source
 
 WEIGHTS = "model.safetensors"
@@ -47,19 +46,6 @@ def _shards(index: Path) -> tuple[Path, ...]:
     if not paths:
         raise BadInput(f"{index} names no shard; fetch it again")
     return tuple(paths)
-
-
-def read_json(path: Path, kind: type[Any]) -> Any:
-    """A JSON file that holds a ``kind`` (dict or list). Raises BadInput when it is missing, broken or another kind."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path.parent} has no {path.name}; is it a Hugging Face model folder?") from None
-    except (OSError, ValueError, RecursionError) as e:
-        raise BadInput(f"{path} is not readable JSON ({e}); fetch it again") from None
-    if not isinstance(found, kind):
-        raise BadInput(f"{path} holds a {type(found).__name__}; a JSON {kind.__name__} was expected")
-    return found
 
 
 def load_weights(module: nn.Module, paths: tuple[Path, ...], table: NameTable) -> None:
