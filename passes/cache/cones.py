@@ -34,7 +34,7 @@ class Cones:
         for node in graph:
             if any(a.type in _GRAPHS for a in node.attributes.values()):
                 raise Refused(f"{node.op_type} {node.name} has a graph of its own")
-            if node.op_type == "Shape" and not node.domain and node.inputs[0] not in other:
+            if node.op_type == "Shape" and not node.domain and (node.inputs[0] not in other or self._is_shared(node)):
                 self.nodes.add(node)
             elif any(v in self.hidden for v in node.inputs):
                 self.hidden.update(node.outputs)
@@ -42,6 +42,11 @@ class Cones:
                 self.nodes.add(node)
             elif any(v in other for v in node.inputs):
                 other.update(node.outputs)
+
+    def _is_shared(self, node: ir.Node) -> bool:
+        """Whether a length of another text is this one's as well, which is the batch; it is read from the ids then."""
+        told = (dims(node.inputs[0]) or [None])[attribute(node, "start") or 0 : attribute(node, "end")]
+        return all(isinstance(d, str) and self.text.is_batch(d) for d in told)
 
     def holds(self, v: ir.Value | None) -> bool:
         return v is not None and v.producer() in self.nodes

@@ -45,8 +45,10 @@ class Rows:
     def __call__(self, marks: Array, new: int) -> Array:
         """The rows [B|1, H|1, S, T] of the last ``new`` tokens under a text's mask ``marks`` [B, T]."""
         feeds = {self._cache.ids: np.zeros((len(marks), new), np.int64), self._cache.mask: marks}
+        given = {n: x.astype(self._kinds[n]) for n, x in feeds.items() if n in self._kinds}
         try:
-            (found,) = self._run.run(None, {n: x.astype(self._kinds[n]) for n, x in feeds.items() if n in self._kinds})
+            with np.errstate(all="ignore"):
+                (found,) = self._run.run(None, given)
         except Exception as e:  # onnx.reference has its own ways to say that it lacks an operator
             raise Refused(f"the mask cannot be evaluated: {str(e).splitlines()[0]}") from e
         return np.asarray(found).reshape((1,) * (4 - np.ndim(found)) + np.shape(found))
