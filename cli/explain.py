@@ -24,7 +24,7 @@ def command(path: Path | None, required: str | None, rule: str | None, dims: tup
     """Say what is fused in a model, and why not.
 
     Lists every attention, norm, activation and feed-forward site. PATH is a folder that
-    onnxsmith wrote, or any .onnx file. Nothing is written.
+    onnxsmith or optimum wrote, or any .onnx file. Nothing is written.
 
     --require attention=all,norm=12 makes it a gate: exit code 1 when fewer sites are fused.
     """

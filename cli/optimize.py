@@ -70,8 +70,8 @@ def command(
 ) -> None:
     """Make an ONNX Transformer faster, and check it.
 
-    SOURCE is a folder that onnxsmith wrote, or any .onnx file, and is never changed. OUTPUT appears whole or
-    not at all. The report says what was fused, what was missed and why, and how exact each rewrite is.
+    SOURCE is a folder that onnxsmith or optimum wrote, or any .onnx file, and is never changed. OUTPUT appears
+    whole or not at all. The report says what was fused, what was missed and why, and how exact each rewrite is.
     """
     from onnxsmith.compiler.split import optimize_split
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 @click.option(
     "--attention", type=click.Path(path_type=Path), help="Draw the attention weights of one --text: a .png, .svg, .pdf."
 )
+@click.option(
+    "--cuda-graph", is_flag=True, help="On CUDA, replay each token's step as a CUDA graph (not measured yet)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines on stdout.")
 @run_task.options
 @generate.settings
@@ -44,6 +48,7 @@ def command(
     jsonl: Path | None,
     output: Path | None,
     attention: Path | None,
+    cuda_graph: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -61,28 +66,29 @@ def command(
     if output and (chat or prompt is not None or asked):
         raise BadUsage("--output holds embeddings, tensors or the lines of --jsonl; anything else goes to stdout")
     if attention is not None:
-        if output or as_json or sum(map(bool, chosen)) > bool(texts):
+        if output or as_json or cuda_graph or sum(map(bool, chosen)) > bool(texts):
             raise BadUsage("--attention draws a picture of one --text, and nothing else; leave out the other options")
         from onnxsmith.cli import attention as picture
 
         return picture.run(path, texts, attention, settings)
     if output:
         files.check_writable(output)
+    load = partial(onnxsmith.load, cuda_graph=cuda_graph)
     if chat:
         from onnxsmith.cli.chat import talk
 
-        return talk(onnxsmith.load(path), settings)
+        return talk(load(path), settings)
     if prompt is not None:
-        return generate.run_prompt(onnxsmith.load(path), prompt, settings, as_json)
+        return generate.run_prompt(load(path), prompt, settings, as_json)
     if asked:
-        return run_task.run(onnxsmith.load(path), *asked, settings["top_k"], as_json)
+        return run_task.run(load(path), *asked, settings["top_k"], as_json)
     if jsonl:
-        return _run_lines(onnxsmith.load(path), jsonl, output, settings)
+        return _run_lines(load(path), jsonl, output, settings)
     if tensors:
         feeds = files.read_tensors(tensors)
-        return _write(output, run_text.run_tensors(onnxsmith.load(path), feeds, as_json))
+        return _write(output, run_text.run_tensors(load(path), feeds, as_json))
     given = list(texts) or _read(file)
-    model = onnxsmith.load(path)
+    model = load(path)
     if model.source is not None and output:
         raise BadUsage("this model makes texts of texts: use --jsonl with --output, or take stdout")
     if model.source is not None:

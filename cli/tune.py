@@ -48,8 +48,8 @@ def command(
 ) -> None:
     """Measure a model's kernels on this machine.
 
-    Times every choice that optimize has in SOURCE (a folder that onnxsmith wrote or an .onnx file, as it was
-    exported) and remembers the winners for this machine, ONNX Runtime version and number of threads; optimize
+    Times every choice that optimize has in SOURCE (a folder that onnxsmith or optimum wrote, or an .onnx file, as
+    it was exported) and remembers the winners for this machine, ONNX Runtime version and number of threads; optimize
     uses them from then on. Takes a minute or two; nothing else should run meanwhile.
     """
     sizes, named = parse_shapes([*shapes, *more]), dims_option.parse(dims)

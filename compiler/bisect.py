@@ -24,13 +24,13 @@ from onnxsmith.compiler.load import load_model
 from onnxsmith.compiler.past import bounds_of_text, plain, text_model, with_past_recorded
 from onnxsmith.compiler.pipeline import Logits, Outcome, Pass
 from onnxsmith.compiler.samples import Given, given_cases
+from onnxsmith.compiler.source import open_source
 from onnxsmith.compiler.target import Target
 from onnxsmith.compiler.target import target as find_target
 from onnxsmith.compiler.verify import Unverifiable, runnable
 from onnxsmith.errors import BadInput
 from onnxsmith.passes.engine.provenance import module_of, origins
 from onnxsmith.passes.engine.rewrite import Site
-from onnxsmith.runtime.artifact import open_artifact
 
 Judge = Callable[[ir.Model, Case], str | None]  # why the result is wrong on this input
 
@@ -97,7 +97,7 @@ def bisect(
         BadInput: the source cannot be used, or is not comparable. BadUsage: no such target, precision or budget.
     """
     where = find_target(target, precision)
-    artifact = open_artifact(source)
+    artifact = open_source(source)
     if artifact.is_structure:
         raise BadInput(f"{source} is a structure, its weights are absent; nothing can be compared")
     original = name_dims(load_model(source), dims or {})

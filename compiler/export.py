@@ -11,16 +11,13 @@ import onnx_ir as ir
 from onnxsmith.compiler.artifact import check_writable, sha256, write_artifact
 from onnxsmith.compiler.attention_weights import with_attention_weights
 from onnxsmith.compiler.exporters import Exporter, choose_opset, to_onnx
-from onnxsmith.compiler.manifest import specs
+from onnxsmith.compiler.manifest import specs, text_entry, text_files
 from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.runtime.artifact import ABSENT
 
 if TYPE_CHECKING:
     from onnxsmith.models.checkpoint import Checkpoint
     from onnxsmith.models.task import ExportTask
-    from onnxsmith.models.text import TextFiles
-
-TOKENIZER, CHAT_TEMPLATE = "tokenizer.json", "chat_template.jinja"
 
 
 def export(
@@ -63,7 +60,7 @@ def export(
     if attention_weights:
         model = with_attention_weights(model)
     manifest = {**_manifest(source, found, model), "exporter": exporter} | ({"weights": ABSENT} if structure else {})
-    write_artifact(output, model, manifest, _sidecars(found.text))
+    write_artifact(output, model, manifest, text_files(found.text))
     return output
 
 
@@ -106,7 +103,7 @@ def _manifest(source: str, found: Checkpoint, model: ir.Model) -> dict[str, Any]
         "vocab_size": found.config.get("vocab_size"),
         **({"generation": dict(found.generation)} if found.generation else {}),
         **_labels(found),
-        **_text(found.text),
+        **text_entry(found.text),
     }
 
 
@@ -126,21 +123,6 @@ def _labels(found: Checkpoint) -> dict[str, Any]:
     labels = [str(known.get(str(n), f"LABEL_{n}")) for n in range(int(count))]
     problem = found.config.get("problem_type")
     return {"labels": labels, **({"problem_type": problem} if isinstance(problem, str) else {})}
-
-
-def _text(text: TextFiles | None) -> dict[str, Any]:
-    """What the manifest says of the text side; ``_sidecars`` are the files that it names."""
-    return {
-        "tokenizer": TOKENIZER if text else None,
-        "chat_template": CHAT_TEMPLATE if text and text.chat_template else None,
-        "special_tokens": dict(text.special_tokens) if text else {},
-        "padding_side": text.padding_side if text else "right",
-    }
-
-
-def _sidecars(text: TextFiles | None) -> dict[str, bytes]:
-    files = {TOKENIZER: text.tokenizer, CHAT_TEMPLATE: text.chat_template} if text else {}
-    return {name: contents.encode(errors="replace") for name, contents in files.items() if contents}
 
 
 def _digests(paths: tuple[Path, ...]) -> str | dict[str, str] | None:

@@ -11,6 +11,7 @@ import onnx_ir.passes.common as common
 from google.protobuf.message import DecodeError
 
 from onnxsmith.compiler import external, wellformed
+from onnxsmith.compiler.compose import compose
 from onnxsmith.compiler.inline import skeleton
 from onnxsmith.errors import BadInput
 from onnxsmith.passes.engine.absent import AbsentTensor
@@ -22,25 +23,34 @@ _STANDARD = ("", "ai.onnx")
 def load_model(path: str | Path) -> ir.Model:
     """Load a model or an artifact's model; weights are memory-mapped when they are first used.
 
+    A decoder of optimum is loaded with its encoder, as one model; see :func:`compose`.
+
     Raises:
         BadInput: nothing there, an empty, truncated or foreign file, no operators, no opset, a graph that does not
-            hang together, or external data that is missing, too short, or outside the model's folder.
+            hang together, or external data that is missing, too short, or outside the model's folder; or an encoder
+            that lacks or does not fit.
     """
     artifact = open_artifact(path)
-    file = artifact.model
+    model, found = _load(artifact.model, artifact.is_structure), artifact.exported
+    if found is None or not found.is_decoder:
+        return model
+    return compose(model, None if found.encoder is None else _load(found.encoder), artifact)
+
+
+def _load(file: Path, is_structure: bool = False) -> ir.Model:
     proto, weights = _parse(file)
     if not proto.graph.node:
         raise BadInput(f"{file} is not an ONNX model with operators; is it complete, and the right file?")
     if not any(opset.domain in _STANDARD for opset in proto.opset_import):
         raise BadInput(f"{file} names no opset_import of ONNX's own operators; export the model again")
-    if not artifact.is_structure:
+    if not is_structure:
         external.resolve(proto, file)
     wellformed.check(proto, file)
     try:
         model = ir.from_proto(proto)
         common.TopologicalSortPass()(model)
         _map_weights(model, file, weights)
-        if artifact.is_structure:
+        if is_structure:
             _forget_weights(model)
     except Exception as e:  # onnx_ir raises whatever a malformed graph trips over
         reason = next(iter(str(e).splitlines()), type(e).__name__)

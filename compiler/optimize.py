@@ -34,6 +34,7 @@ from onnxsmith.compiler.report import OptimizeReport, ParityReport, summarize
 from onnxsmith.compiler.samples import Given as Inputs
 from onnxsmith.compiler.samples import Samples, split
 from onnxsmith.compiler.sensitivity import Search, both
+from onnxsmith.compiler.source import open_source
 from onnxsmith.compiler.target import QUANTIZED, Target
 from onnxsmith.compiler.target import target as find_target
 from onnxsmith.compiler.verify import Evidence
@@ -43,7 +44,7 @@ from onnxsmith.passes.cache.record import record
 from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.optimize.last_token import LAST_TOKEN
 from onnxsmith.passes.optimize.unpad import CONTRACT, UNPADDED
-from onnxsmith.runtime.artifact import DECODER, ENCODER, Artifact, open_artifact
+from onnxsmith.runtime.artifact import DECODER, ENCODER, Artifact
 from onnxsmith.runtime.options import METADATA_KEY, encode_config
 
 Verify = Literal["final", "each", "off"]
@@ -76,7 +77,7 @@ def optimize(
     """Optimize the model at ``source`` and write it to ``output`` (None: only report).
 
     Args:
-        source: an artifact folder or an .onnx file; it is never changed.
+        source: an artifact folder, a folder that optimum exported, or an .onnx file; it is never changed.
         output: a folder to make, or a file that ends with .onnx.
         target: "cpu", "cuda", or "onnx" for a portable model of standard operators. No GPU is needed to compile.
         precision: "fp32"; for cuda also "fp16" or "bf16"; for cpu also "int8" (products in integers, weights per
@@ -112,7 +113,7 @@ def optimize(
         raise BadUsage("calibrate and budget are for lossy precisions, and fp32 is none; choose one, such as int8")
     _check_outputs(cache, all_logits, last_token, unpad)
     check_wanted(cache_precision, target, cache=cache, calibrated=calibrate is not None)
-    where, artifact = find_target(target, precision), open_artifact(source)
+    where, artifact = find_target(target, precision), open_source(source)
     _check_files(artifact, source, output, precision)
     made = _logits(cache, all_logits), cache_precision
     job = _Job(artifact, where, precision, strict, dims or {}, half_io, unpad, last_token, *made)
@@ -144,7 +145,8 @@ def _check_files(artifact: Artifact, source: str | Path, output: str | Path | No
         raise BadInput(
             f"{source} is a structure, its weights are absent; {precision} needs them: export it with its weights"
         )
-    if output is not None and Path(output).resolve() in (artifact.model.resolve(), artifact.model.resolve().parent):
+    given = [path.resolve() for path in artifact.files]
+    if output is not None and Path(output).resolve() in (*given, given[0].parent):
         raise BadInput(f"{output} is the model to optimize, which is never changed; give another output")
 
 
@@ -212,7 +214,7 @@ class _Job:
     def _attempt(self, verify: Verify) -> tuple[OptimizeReport, Compiled]:
         with self.timed("load"):
             original = self.load()
-        self.digests = self.digests or _digests({self.source.model, *_weights_files(original)})
+        self.digests = self.digests or _digests({*self.source.files, *_weights_files(original)})
         nodes, size = original.graph.num_nodes(), _bytes(original)
         evidence: list[Evidence] | None = [] if verify == "each" and not self.source.is_structure else None
         search = Search(self.budget, self.samples.judging or self._cases) if self.budget.limits else None

@@ -56,7 +56,8 @@ def schedules(cache: Cache, ids: Array, mask: Array) -> Iterator[list[Call]]:
         yield from (_by_columns(ids, mask, [length - after] + [1] * after) for after in counts)
         yield _by_columns(ids, mask, [(length + 1) // 2, length // 2])
         return
-    yield from (_by_rows(ids, mask, after) for after in counts)
+    room = min(_room(length), cache.max_positions or _room(length)) if cache.steady else None
+    yield from (_by_rows(ids, mask, after, room) for after in counts)
     first = int(mask[0].astype(bool).sum())
     yield _by_columns(ids[:1, :first], mask[:1, :first], [(first + 1) // 2, first // 2])
 
@@ -70,8 +71,11 @@ def _by_columns(ids: Array, mask: Array, counts: Sequence[int]) -> list[Call]:
     return calls
 
 
-def _by_rows(ids: Array, mask: Array, after: int) -> list[Call]:
-    """Prompts of all tokens but ``after``, then those one by one; rows that have ended go on with any token."""
+def _by_rows(ids: Array, mask: Array, after: int, room: int | None) -> list[Call]:
+    """Prompts of all tokens but ``after``, then those one by one; rows that have ended go on with any token.
+
+    Where there is ``room``, every second step's mask has so many columns.
+    """
     lengths = mask.astype(bool).sum(axis=1)
     prompts = np.maximum(lengths - after, 1)
     width = int(prompts.max())
@@ -79,13 +83,19 @@ def _by_rows(ids: Array, mask: Array, after: int) -> list[Call]:
     for step in range(after):
         at = prompts + step
         last = np.minimum(at, ids.shape[1] - 1)
-        calls.append(Call(np.take_along_axis(ids, last[:, None], 1), _first(at + 1, mask.dtype), last, at < lengths))
+        marks = _first(at + 1, mask.dtype, room if step % 2 else None)
+        calls.append(Call(np.take_along_axis(ids, last[:, None], 1), marks, last, at < lengths))
     return calls
 
 
-def _first(lengths: Array, dtype: Any) -> Array:
-    """A mask [B, T] of so many tokens in each row."""
-    return np.asarray(np.arange(lengths.max()) < lengths[:, None], dtype)
+def _first(lengths: Array, dtype: Any, width: int | None = None) -> Array:
+    """A mask [B, T] of so many tokens in each row, as wide as the longest or wider."""
+    return np.asarray(np.arange(max(width or 0, lengths.max())) < lengths[:, None], dtype)
+
+
+def _room(length: int) -> int:
+    """Columns of the buffers for a text of that length: there is one to spare."""
+    return length + 1
 
 
 def rows_alone(calls: Sequence[Call]) -> Iterator[list[Call]]:
@@ -172,7 +182,7 @@ class Stepper:
 
     def _empty(self, batch: int, length: int) -> dict[str, Array]:
         """Nothing kept yet: no columns, or in place a buffer of which nothing counts."""
-        room = length + 1 if self.cache.layout == "in-place" else 0
+        room = _room(length) if self.cache.layout == "in-place" else 0
         kept = {name: _columns(self._given[name], batch, room) for name in self.cache.past}
         return {name: np.full(size, _STALE, self.cache.dtype) for name, size in kept.items()}
 

@@ -23,6 +23,7 @@ from onnxsmith.compiler.load import load_model
 from onnxsmith.compiler.machine import this_machine
 from onnxsmith.compiler.saturation import saturates
 from onnxsmith.compiler.session import run_model
+from onnxsmith.compiler.source import open_source
 from onnxsmith.compiler.target import target
 from onnxsmith.compiler.timing import Measure, timed
 from onnxsmith.compiler.tune_report import Finding, Option, TuneReport
@@ -34,7 +35,6 @@ from onnxsmith.passes.canonicalize import canonicalize
 from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.lower.kernels import Interval, Kernels, Measured, Site
 from onnxsmith.passes.quantize import int8
-from onnxsmith.runtime.artifact import open_artifact
 from onnxsmith.runtime.measure import Run, elapsed
 from onnxsmith.runtime.session import one_line
 
@@ -81,7 +81,7 @@ def tune(
     """
     if precision not in _RULES:
         raise BadUsage(f"tune measures no {precision!r}; choose one of {', '.join(_RULES)}")
-    artifact = open_artifact(source)
+    artifact = open_source(source)
     if artifact.is_structure:
         raise BadInput(f"{source} is a structure, its weights are absent; export it with its weights to measure it")
     loaded = name_dims(load_model(artifact.model), dims or {})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxsmith.errors import BadInput
+from onnxsmith.runtime.exported import Exported, find_file, find_folder
 
 MANIFEST = "onnxsmith.json"
 MODEL = "model.onnx"
@@ -28,7 +29,8 @@ class Artifact:
     """A model on disk and what is recorded about it (``manifest`` is empty for a plain .onnx file).
 
     ``source`` is the encoder's artifact, where this is the decoder of a folder that has both; ``prefill`` is what reads
-    the prompts of a decoder that is split, where this makes the tokens.
+    the prompts of a decoder that is split, where this makes the tokens. ``exported`` is what belongs to the model in a
+    folder of another tool, and ``texts`` are sidecars by file name that are no files of ours.
     """
 
     model: Path
@@ -36,6 +38,8 @@ class Artifact:
     folder: Path | None = None
     source: Artifact | None = None
     prefill: Artifact | None = None
+    exported: Exported | None = None
+    texts: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def is_structure(self) -> bool:
@@ -50,6 +54,11 @@ class Artifact:
         """
         name = self.manifest.get(key)
         return None if name is None or self.folder is None else self._inside(self.folder, key, str(name))
+
+    @property
+    def files(self) -> list[Path]:
+        """The model's files, weights beside them left out: an encoder may stand in one of its own."""
+        return [self.model, *([self.exported.encoder] if self.exported and self.exported.encoder else [])]
 
     @property
     def source_model(self) -> Path | None:
@@ -73,17 +82,18 @@ class Artifact:
     def sidecars(self) -> dict[str, bytes]:
         """The contents of every sidecar by file name. Raises BadInput as ``sidecar`` does."""
         paths = (self.sidecar(key) for key in SIDECARS)
-        return {path.name: path.read_bytes() for path in paths if path is not None}
+        return {**{path.name: path.read_bytes() for path in paths if path is not None}, **self.texts}
 
 
 def open_artifact(path: str | Path) -> Artifact:
     """Find the model and manifest at ``path``: an artifact folder, its model file, or any other .onnx file.
 
     A folder with two artifacts, encoder/ and decoder/, is the decoder with its source; one with decode/ and prefill/ is
-    the first with the second.
+    the first with the second. Of a folder without a manifest it is the model that its files' names tell.
 
     Raises:
-        BadInput: There is nothing at the path, no model in the folder, or the manifest cannot be read.
+        BadInput: There is nothing at the path, no model in the folder, or the manifest cannot be read; or a folder
+            without one whose model cannot be told.
     """
     path = Path(path)
     if path.is_dir():
@@ -94,7 +104,7 @@ def open_artifact(path: str | Path) -> Artifact:
         raise BadInput(f"{path}: not a regular file; expected an .onnx file or an onnxsmith artifact folder")
     if path.name == MODEL and (path.parent / MANIFEST).is_file():
         return _open_folder(path.parent)
-    return Artifact(path)
+    return Artifact(path, exported=find_file(path))
 
 
 def _open_folder(folder: Path) -> Artifact:
@@ -103,10 +113,18 @@ def _open_folder(folder: Path) -> Artifact:
     if not (folder / MANIFEST).is_file() and (folder / DECODE / MANIFEST).is_file():
         return _split(_open_folder(folder / DECODE), _open_folder(folder / PREFILL))
     if not (folder / MANIFEST).is_file():
-        raise BadInput(f"{folder}: no {MANIFEST} in this folder; give an onnxsmith artifact or the .onnx file itself")
+        return _open_exported(folder)
     if not (folder / MODEL).is_file():
         raise BadInput(f"{folder}: no {MODEL} in this artifact; export or optimize the model again")
     return Artifact(folder / MODEL, _read_manifest(folder / MANIFEST), folder)
+
+
+def _open_exported(folder: Path) -> Artifact:
+    found = find_folder(folder)
+    if found is None:
+        told = "give an onnxsmith artifact, a folder with a model of optimum, or the .onnx file itself"
+        raise BadInput(f"{folder}: no {MANIFEST} and no .onnx file in this folder; {told}")
+    return Artifact(found[0], exported=found[1])
 
 
 def _split(decode: Artifact, prefill: Artifact) -> Artifact:

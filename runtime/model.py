@@ -12,12 +12,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from onnxsmith.errors import BadInput
+from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.runtime.artifact import Artifact, open_artifact
 from onnxsmith.runtime.embed import RunFeeds, embed_texts
 from onnxsmith.runtime.feeds import Feeds, TensorInfo, check_feeds, check_ids
 from onnxsmith.runtime.options import recorded_config
-from onnxsmith.runtime.session import PROVIDERS, Provider, one_line, open_session
+from onnxsmith.runtime.session import PROVIDERS, Provider, graph_options, one_line, open_session
 from onnxsmith.runtime.tokenize import Padding, Text, TextEncoder, text_encoder
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class LoadedModel:
     """An open model. ``config`` holds the session config entries that were recorded with it.
 
     ``source`` runs an encoder-decoder's encoder, where ``session`` is its decoder with a cache;
-    ``prefill`` reads the prompts of a decoder that is split.
+    ``prefill`` reads the prompts of a decoder that is split. ``cuda_graph``: steps of generation are captured.
     """
 
     artifact: Artifact
@@ -46,6 +46,7 @@ class LoadedModel:
     config: Mapping[str, str]
     source: ort.InferenceSession | None = None
     prefill: ort.InferenceSession | None = None
+    cuda_graph: bool = False
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -69,7 +70,8 @@ class LoadedModel:
         check_ids(arrays, self.manifest.get("vocab_size"))
         names = [info.name for info in self.outputs]
         try:
-            return dict(zip(names, self.session.run(names, arrays), strict=True))
+            options = graph_options() if self.cuda_graph else None  # a graph would keep these arrays' memory
+            return dict(zip(names, self.session.run(names, arrays, options), strict=True))
         except Exception as error:  # ONNX Runtime's error classes have no common base
             raise BadInput(f"{self.artifact.model}: ONNX Runtime fails on these inputs: {one_line(error)}") from error
 
@@ -187,6 +189,7 @@ def load(
     provider: Provider | None = None,
     threads: int | None = None,
     config: Mapping[str, str] | None = None,
+    cuda_graph: bool = False,
 ) -> LoadedModel:
     """Open an artifact folder or an .onnx file with the session options recorded in it.
 
@@ -198,16 +201,24 @@ def load(
         provider: "cpu" or "cuda"; None is what an artifact was made for, and "cpu" for a plain file.
         threads: Threads inside an operator; None leaves it to ONNX Runtime.
         config: Session config entries on top of the recorded ones.
+        cuda_graph: On cuda, let ``generate`` capture a step as a CUDA graph and replay it. Nobody has measured it yet.
 
     Raises:
-        BadInput: There is no usable model at the path, or it does not run on the provider.
+        BadInput: There is no usable model at the path, or it does not run on the provider, or its steps cannot be
+            captured. BadUsage: A CUDA graph on another provider.
     """
     artifact = open_artifact(path)
     if artifact.is_structure:
         raise BadInput(f"{path} is a structure, its weights are absent, so it cannot run; export it with its weights")
+    if Path(path).is_dir() and artifact.exported is not None and artifact.exported.is_decoder:
+        made = f"onnxsmith optimize {path} -o OUTPUT --cache"
+        raise BadInput(f"{path} has a model in several files, which do not run as one; make one of them: {made}")
     recorded = recorded_config(artifact)
     where = provider or _made_for(artifact)
-    session = open_session(artifact.model, provider=where, threads=threads, config={**recorded, **(config or {})})
+    if cuda_graph:
+        _check_captures(artifact, where)
+    entries = {**recorded, **(config or {})}
+    session = open_session(artifact.model, provider=where, threads=threads, config=entries, cuda_graph=cuda_graph)
     inputs = tuple(_declared(TensorInfo.from_ort(arg), artifact) for arg in session.get_inputs())
     outputs = tuple(TensorInfo.from_ort(arg) for arg in session.get_outputs())
 
@@ -217,12 +228,23 @@ def load(
 
     source = beside(artifact.source_model, artifact.source)
     prefill = beside(artifact.prefill.model if artifact.prefill else None, artifact.prefill)
-    return LoadedModel(artifact, session, inputs, outputs, recorded, source, prefill)
+    return LoadedModel(artifact, session, inputs, outputs, recorded, source, prefill, cuda_graph)
 
 
 def run(path: str | Path, feeds: Feeds, *, provider: Provider | None = None) -> dict[str, NDArray[Any]]:
     """Open a model and run it once on arrays by input name; see ``load`` and ``LoadedModel.run``."""
     return load(path, provider=provider).run(feeds)
+
+
+def _check_captures(artifact: Artifact, provider: Provider) -> None:
+    """A CUDA graph wants CUDA, and steps of fixed shapes."""
+    where = artifact.folder or artifact.model
+    if provider != "cuda":
+        raise BadUsage(f"a CUDA graph is for cuda, and {where} is run on {provider}; leave cuda_graph out")
+    cache = artifact.manifest.get("cache")
+    if not isinstance(cache, dict) or not cache.get("steady"):
+        told = "has no cache in place with steps of fixed shapes, which a CUDA graph needs"
+        raise BadInput(f"{where} {told}; leave cuda_graph out")
 
 
 def _made_for(artifact: Artifact) -> Provider:

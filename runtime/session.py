@@ -30,6 +30,7 @@ def open_session(
     threads: int | None = None,
     optimize: bool = True,
     config: Mapping[str, str] | None = None,
+    cuda_graph: bool = False,
 ) -> ort.InferenceSession:
     """Open an .onnx file on one provider.
 
@@ -39,6 +40,7 @@ def open_session(
         threads: Threads inside an operator; None leaves it to ONNX Runtime (one per physical core).
         optimize: Graph optimization of ONNX Runtime: True is ORT_ENABLE_ALL, False is ORT_DISABLE_ALL.
         config: Session config entries.
+        cuda_graph: Let cuda capture runs that ask for it; see ``runtime/generation/steady.py``.
 
     Raises:
         BadInput: ONNX Runtime refuses the model, or the provider does not work on this machine.
@@ -55,7 +57,7 @@ def open_session(
         session = ort.InferenceSession(
             str(model),
             session_options(threads, optimize=optimize, config=config),
-            [PROVIDERS[provider]],
+            [(PROVIDERS[provider], {"enable_cuda_graph": "1"} if cuda_graph else {})],
             enable_fallback=0,
         )
     except Exception as error:  # ONNX Runtime's error classes have no common base
@@ -84,6 +86,13 @@ def session_options(
         options.intra_op_num_threads = threads
     for key, value in (config or {}).items():
         options.add_session_config_entry(key, value)
+    return options
+
+
+def graph_options(number: int = -1) -> ort.RunOptions:
+    """In a session with CUDA graphs, capture a run as that one, or replay it; by default do neither."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(number))
     return options
 
 

@@ -54,13 +54,14 @@ class TextEncoder:
     """
 
     def __init__(
-        self, path: Path, max_length: int | None = None, *, pad_id: int = 0, padding: Padding = "right"
+        self, file: Path | bytes, max_length: int | None = None, *, pad_id: int = 0, padding: Padding = "right"
     ) -> None:
-        """Load a tokenizer. Raises BadInput when the file is no tokenizer of the tokenizers library."""
+        """Load a tokenizer from a file, or its contents. Raises BadInput for no tokenizer of the tokenizers library."""
         try:
-            self._tokenizer = Tokenizer.from_file(str(path))
+            self._tokenizer = Tokenizer.from_buffer(file) if isinstance(file, bytes) else Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises plain Exception
-            raise BadInput(f"{path}: not a tokenizer.json ({error}); export the model again") from error
+            name = "its contents" if isinstance(file, bytes) else file
+            raise BadInput(f"{name}: not a tokenizer.json ({error}); export the model again") from error
         self._pad_id, self._padding = pad_id, padding
         self._tokenizer.no_padding()
         if max_length is not None:
@@ -140,13 +141,14 @@ def text_encoder(artifact: Artifact, *, truncate: bool = True) -> TextEncoder:
 
     Raises BadInput when there is none beside the model, or its file is no tokenizer.
     """
-    path, manifest = artifact.sidecar("tokenizer"), artifact.manifest
-    if path is None:
+    manifest = artifact.manifest
+    file = artifact.texts.get(str(manifest.get("tokenizer"))) or artifact.sidecar("tokenizer")
+    if file is None:
         raise BadInput(f"{artifact.model}: no tokenizer beside this model; give it arrays instead of texts")
     limits = [n for n in (manifest.get("max_length"), manifest.get("bounds", {}).get("sequence")) if n is not None]
     pad_id, padding = manifest.get("special_tokens", {}).get("pad", 0), manifest.get("padding_side", "right")
     limit = min(limits, default=None) if truncate else None
-    return TextEncoder(path, limit, pad_id=pad_id, padding=padding)
+    return TextEncoder(file, limit, pad_id=pad_id, padding=padding)
 
 
 def _check_unicode(text: Text) -> None:

@@ -18,7 +18,7 @@ from onnxsmith.compiler.target import target
 from onnxsmith.errors import BadInput
 from onnxsmith.passes.canonicalize import canonicalize
 from onnxsmith.runtime.parity import counted, rms
-from onnxsmith.runtime.session import open_session
+from onnxsmith.runtime.session import PROVIDERS, open_session
 from tests import golden
 from tests.tiny import write_mlp
 
@@ -76,6 +76,21 @@ def test_whole_models(name: str, precision: str, tmp_path: Path) -> None:
         for output, value in found.items():
             right, ours = with_keys(truth[output], case), with_keys(value, case)
             assert rms(ours.astype(np.float64) - right) < LIMITS[precision] * rms(right), (case.name, output)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("cuda")
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+def test_generation_in_place(graph: bool, settings: dict[str, int], tmp_path: Path) -> None:
+    """In float16 on CUDA, as on the CPU; the second time on the buffers of the first."""
+    raw = onnxsmith.export("gpt-tiny", tmp_path / "raw")
+    onnxsmith.optimize(raw, tmp_path / "fast", cache=True, target="cuda", precision="fp16", verify="off")
+    prompts = [[7, 8, 9], [10], [11, 12]]
+    cpu, cuda = (onnxsmith.load(tmp_path / "fast", provider=p, cuda_graph=p == "cuda" and graph) for p in PROVIDERS)
+    for _ in range(2):
+        found, expected = (m.generate(prompts, max_new_tokens=12, **settings) for m in (cuda, cpu))
+        assert found.sequences == expected.sequences
 
 
 def test_an_artifact_for_cuda_is_never_run_on_the_cpu_in_silence(tmp_path: Path) -> None:

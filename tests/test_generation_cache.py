@@ -77,7 +77,7 @@ def passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let in-place graphs give a new present, which is the next past."""
     names: Callable[..., Any] = cache.PassedCache
 
-    def make(interface: Any, inputs: Any, device: str) -> Any:
+    def make(interface: Any, inputs: Any, device: Any, **_: Any) -> Any:
         pasts = [next(info for info in inputs if info.name == name) for name in interface.past]
         return names(interface, pasts, device)
 

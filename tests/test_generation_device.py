@@ -116,7 +116,7 @@ def test_rows_of_any_tensor() -> None:
     np.testing.assert_array_equal(found.numpy(), x[[3, 3, 0]])
 
 
-def on_device(interface: Any, inputs: Any, device: Any) -> DeviceCache:
+def on_device(interface: Any, inputs: Any, device: Any, **_: Any) -> DeviceCache:
     """In place of ``make_cache``: what a graph on CUDA gets, on the CPU."""
     return DeviceCache(interface, [next(i for i in inputs if i.name == name) for name in interface.past], device)
 

@@ -6,15 +6,18 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxsmith.compiler.artifact import write_model
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.compiler.load import load_model
 from onnxsmith.compiler.padding import counting
+from onnxsmith.compiler.source import open_source
 from onnxsmith.compiler.steps import as_prompt
 from onnxsmith.errors import BadInput
 from onnxsmith.passes.cache.record import recorded
@@ -34,6 +37,7 @@ class Opened:
 
     ``truth`` computes the same in float64, where it is not the graph that is evaluated. ``given`` are feeds under the
     model's own names. ``padding`` is the mask of a model with a cache in place, which computes no padded positions.
+    ``made`` holds the model's file for as long as this lives, where it was written for the comparison.
     """
 
     name: str
@@ -44,6 +48,7 @@ class Opened:
     truth: RunFeeds | None = None
     given: RunFeeds | None = None
     padding: str | None = None
+    made: TemporaryDirectory[str] | None = None
 
     @property
     def session(self) -> str | None:
@@ -75,7 +80,7 @@ def open_variant(
         return _open_torch(str(path))
     graph = load_model(path)  # first: it says best what is wrong with a file
     start = time.perf_counter()
-    model = load(path, provider=provider, threads=threads, config=_QUIET)
+    model, made = _load(path, graph, provider, threads)
     seconds = time.perf_counter() - start
     ours = {info.name: names.get(info.name, info.name) for info in (*model.inputs, *model.outputs)}
     cache = recorded(graph)
@@ -90,10 +95,23 @@ def open_variant(
         found = {ours[name]: array for name, array in model.run(given(feeds)).items()}
         return _spread(found, feeds[padding]) if padding is not None and padding in feeds else found
 
-    opened = Opened(str(path), run, graph, model, seconds, given=given, padding=padding)
+    opened = Opened(str(path), run, graph, model, seconds, given=given, padding=padding, made=made)
     if reference is not None and reference.model is not None:
         _check_names(opened, reference.model, ours)
     return opened
+
+
+def _load(
+    path: str | Path, graph: ir.Model, provider: Provider, threads: int | None
+) -> tuple[LoadedModel, TemporaryDirectory[str] | None]:
+    """A session of the file; where several files make one model, of one that is written of the graph, in a folder."""
+    source, made = open_source(path), None
+    if source.exported is not None and source.exported.is_decoder:
+        made = TemporaryDirectory(prefix="onnxsmith-", ignore_cleanup_errors=True)
+        source = replace(source, model=Path(made.name, "model.onnx"))
+        write_model(source.model, graph)
+    model = load(path if source.exported is None else source.model, provider=provider, threads=threads, config=_QUIET)
+    return (model if source.exported is None else replace(model, artifact=source)), made
 
 
 def _spread(found: Mapping[str, NDArray[Any]], mask: NDArray[Any]) -> dict[str, NDArray[Any]]:

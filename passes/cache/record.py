@@ -13,6 +13,7 @@ prompt (P = 0) is padded on the right to S = T; a step has S = 1; S > 1 behind a
 kernel GroupQueryAttention takes no other). The mask alone tells lengths: a shorter one drops tokens. Every row has one.
 Where the cache ``rolls``, the first tokens of a row, which no window reaches any more, may be dropped as well: those
 that are left move to the front, the mask counts them alone, and positions go on as if none were dropped.
+Where it is ``steady``, the mask of a step may go on with zeros up to the length of the buffers or ``max_positions``.
 
 In both, ``positions`` are the cumulative sum of the mask minus one, clipped at 0, in its last S columns.
 """
@@ -57,7 +58,8 @@ class Cache:
     each row's last token where ``last_only``; ``next_token`` int64 [B, 1], the largest of those; ``window`` is how many
     last keys a query sees, itself among them; ``rolls``: what is behind it may be dropped; ``max_positions`` limits
     P + S, of the whole text; ``cross`` is what is read of a source; ``greedy``, bool [] and false unless it is given,
-    asks for ``next_token`` alone: that takes less time, and the logits may have no row.
+    asks for ``next_token`` alone: that takes less time, and the logits may have no row; ``steady``: the mask of a step
+    may be longer than the text.
     """
 
     layers: int
@@ -78,6 +80,7 @@ class Cache:
     rolls: bool = False
     cross: Cross | None = None
     greedy: str | None = None
+    steady: bool = False
 
     def to_json(self) -> dict[str, object]:
         """The manifest's entry."""

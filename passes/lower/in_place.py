@@ -32,6 +32,7 @@ from onnxsmith.passes.lower.bias import Biases
 from onnxsmith.passes.lower.heads import HEAD_MULTIPLE
 from onnxsmith.passes.lower.kernels import MICROSOFT, Kernels
 from onnxsmith.passes.lower.rotary import Tables, Turnings, constants
+from onnxsmith.passes.lower.steady import takes_wide_masks
 from onnxsmith.passes.lower.window import Sight, sight_of
 
 NAME = "in-place-cache"
@@ -68,6 +69,9 @@ def in_place(model: ir.Model, kernels: Kernels) -> list[Remark]:
     graph.sort()
     changed(model, layout="in-place", window=windows.pop() if len(windows) == 1 else None, rolls=rolls)
     _settle(model)
+    bounded = not tables or cache.max_positions is not None  # the kernel wants angles of every column
+    steady = bounded and cache.cross is None and not rolls and takes_wide_masks(graph, cache)
+    changed(model, steady=steady)
     told = (" rotated inside" if tables else "") + (" with a bias on the scores" if any(biases.values()) else "")
     return [Remark("analysis", NAME, "", reason=f"{len(sites)} layers append to their buffers{told}")]
 

@@ -24,24 +24,29 @@ Array = NDArray[Any]
 class Buffers:
     """Buffers [B, H, capacity, D] of keys and values that grow in steps; see ``Cache`` for the methods.
 
-    ``capacity`` is at least as many columns as are used; it doubles, so that growing costs little in the long run, but
-    of a cache that rolls only up to the room that suffices.
+    ``values`` are those of past and present, in turn. ``capacity`` is at least as many columns as are used; it doubles,
+    so that growing costs little in the long run, but of a cache that rolls only up to the room that suffices.
     """
 
     def __init__(self, interface: Interface, pasts: Sequence[TensorInfo]) -> None:
         self._names, self._pasts, self._room = interface, pasts, room(interface)
-        self._values: list[ort.OrtValue] = []
+        self.values: list[ort.OrtValue] = []
         self.capacity = 0
         self._rows = 0
 
     def reset(self, rows: int) -> None:
-        self._values, self.capacity, self._rows = [], 0, rows
+        self.values, self.capacity, self._rows = [], 0, rows
 
-    def bind(self, binding: ort.IOBinding, columns: int) -> None:
+    def reach(self, columns: int) -> int:
+        """Make room for so many columns; how many there is room for then."""
         if columns > self.capacity:
             used, self.capacity = self.capacity, grown(self.capacity, columns, self._room)
             self._grow(used)
-        for past, present, value in zip(self._names.past, self._names.present, self._values, strict=True):
+        return self.capacity
+
+    def bind(self, binding: ort.IOBinding, columns: int) -> None:
+        self.reach(columns)
+        for past, present, value in zip(self._names.past, self._names.present, self.values, strict=True):
             binding.bind_ortvalue_input(past, value)
             binding.bind_ortvalue_output(present, value)
 
@@ -65,7 +70,7 @@ class Buffers:
 
     @property
     def nbytes(self) -> int:
-        return sum(value.tensor_size_in_bytes() for value in self._values)
+        return sum(value.tensor_size_in_bytes() for value in self.values)
 
     def _grow(self, used: int) -> None:
         """Make room for as many columns as the capacity now is; so many there were."""
@@ -110,29 +115,61 @@ class SharedCache(Buffers):
 
     def _replace(self, buffers: list[Array]) -> None:
         self._buffers = buffers
-        self._values = [ort.OrtValue.ortvalue_from_numpy(buffer) for buffer in buffers]
+        self.values = [ort.OrtValue.ortvalue_from_numpy(buffer) for buffer in buffers]
 
 
 class DeviceCache(Buffers):
-    """In the memory of a device, where it stays when it is moved."""
+    """In the memory of a device, where it stays when it is moved.
 
-    def __init__(self, interface: Interface, pasts: Sequence[TensorInfo], device: Provider) -> None:
+    What is ``lasting`` keeps buffers for other numbers of rows, and for the next call, so that steps which were
+    captured on them can be replayed: of each number at most two, of one capacity, one of which moves into the other.
+    """
+
+    def __init__(
+        self, interface: Interface, pasts: Sequence[TensorInfo], device: Provider, *, lasting: bool = False
+    ) -> None:
         super().__init__(interface, pasts)
-        self._device = device
+        self._device, self._lasting = device, lasting
+        self._stock: dict[int, list[list[ort.OrtValue]]] = {}
+        self._nbytes = 0  # asking each of many buffers at each step would take long
+
+    @property
+    def kept(self) -> list[list[ort.OrtValue]]:
+        """All buffers that there are."""
+        return [values for known in self._stock.values() for values in known]
+
+    @property
+    def nbytes(self) -> int:
+        return self._nbytes
+
+    def reset(self, rows: int) -> None:
+        super().reset(rows)
+        if known := self._stock.get(rows):
+            self.values, self.capacity = known[0], known[0][0].shape()[2]
 
     def _grow(self, used: int) -> None:
-        self._values = self._values or [empty(past, self._rows) for past in self._pasts]
+        self.values = self.values or [empty(past, self._rows) for past in self._pasts]
         self._select(np.arange(self._rows), used)
 
     def _select(self, rows: Array, columns: int, shared: int = 0) -> None:
         self._move(rows, np.tile(np.arange(columns), (len(rows), 1)))
 
     def _roll(self, starts: Array, counts: Array) -> None:
-        length = self._values[0].shape()[2]
+        length = self.values[0].shape()[2]
         self._move(np.arange(len(starts)), following(starts, int(counts.max()), length))
 
     def _move(self, rows: Array, columns: Array) -> None:
-        self._values = [moved(value, rows, columns, self.capacity, self._device) for value in self._values]
+        known = [each for each in self._stock.get(len(rows), []) if each[0].shape()[2] == self.capacity]
+        spare = next((each for each in known if each is not self.values), None)
+        into = spare or [None] * len(self.values)
+        made = [
+            moved(value, rows, columns, self.capacity, self._device, place)
+            for value, place in zip(self.values, into, strict=True)
+        ]
+        self.values = made if spare is None else spare
+        if self._lasting:
+            self._stock[len(rows)] = known if spare is not None else [*known, made]
+        self._nbytes = sum(value.tensor_size_in_bytes() for each in self.kept or [made] for value in each)
 
 
 def room(interface: Interface) -> int | None:

@@ -53,12 +53,17 @@ class Cache(Protocol):
         """Bytes that are allocated."""
 
 
-def make_cache(interface: Interface, inputs: Sequence[TensorInfo], device: Provider) -> Cache:
-    """The cache that suits a graph: one buffer, in the memory of its device, where it can append in place."""
+def make_cache(interface: Interface, inputs: Sequence[TensorInfo], device: Provider, *, lasting: bool = False) -> Cache:
+    """The cache that suits a graph: one buffer, in the memory of its device, where it can append in place.
+
+    ``lasting`` buffers outlive a call.
+    """
     pasts = [next(info for info in inputs if info.name == name) for name in interface.past]
     if not interface.in_place:
         return PassedCache(interface, pasts, device)
-    return SharedCache(interface, pasts) if device == "cpu" else DeviceCache(interface, pasts, device)
+    if device == "cpu" and not lasting:
+        return SharedCache(interface, pasts)
+    return DeviceCache(interface, pasts, device, lasting=lasting)
 
 
 class PassedCache:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from onnxsmith.errors import BadInput
 from onnxsmith.runtime.feeds import TensorInfo
-from onnxsmith.runtime.generation.buffers import room
+from onnxsmith.runtime.generation.buffers import DeviceCache, room
 from onnxsmith.runtime.generation.cache import make_cache
 from onnxsmith.runtime.generation.interface import Interface
 from onnxsmith.runtime.generation.source import Source
-from onnxsmith.runtime.session import Provider, one_line
+from onnxsmith.runtime.generation.steady import SteadySteps
+from onnxsmith.runtime.session import Provider, graph_options, one_line
 
 Array = NDArray[Any]
 PIECE = 512  # tokens of one row that are read at once: attention keeps a score for each of them and each before it
@@ -38,7 +39,8 @@ class Decoder:
     ``source`` is what an encoder-decoder reads; ``prefill``, where it is given, runs for the prompts, and ``session``
     for what follows. ``step_bytes`` are the weights that a run reads, where that is known, and ``greedy_step_bytes``
     those of one that picks; ``read`` counts them, and keys and values, over all runs. ``nbytes`` are those of the cache
-    and of the source's keys and values, as of the last run that bound them.
+    and of the source's keys and values, as of the last run that bound them. ``steady``: steps have fixed shapes, on
+    memory that stays, of a graph that takes them so.
     """
 
     def __init__(
@@ -52,10 +54,14 @@ class Decoder:
         device: Provider = "cpu",
         step_bytes: int | None = None,
         greedy_step_bytes: int | None = None,
+        steady: bool = False,
     ) -> None:
         self._session, self._names = session, interface
         self._prefill = prefill or session
-        self._cache, self._room = make_cache(interface, inputs, device), room(interface)
+        self._cache, self._room = make_cache(interface, inputs, device, lasting=steady), room(interface)
+        lasting = self._cache if steady and isinstance(self._cache, DeviceCache) else None
+        self._steady = (SteadySteps(session, device), lasting) if lasting is not None else None
+        self._options = graph_options() if steady else None  # of all runs that are no steady steps
         self._width = 0  # columns of the cache in use
         self._dropped = np.zeros(0, np.int64)  # first tokens of each row that are there no more
         self._binding: ort.IOBinding | None = None  # of the last run; to bind a cache costs as much as a small product
@@ -155,12 +161,16 @@ class Decoder:
         self._roll(new)
         counts = lengths - self._dropped
         width = int(counts.max()) if self._names.in_place else self._width + new
-        mask = self._counting(counts, width)
+        steady = self._steady if new == 1 and session is None else None
+        mask = self._counting(counts, width if steady is None else self._columns(steady[1], width))
         feeds = {self._names.ids: ids, self._names.mask: mask.astype(np.int64)}
         if self._names.positions:
             places = np.maximum(mask.cumsum(1) - 1, 0)[:, -new:]
             feeds[self._names.positions] = places + self._dropped[:, None]
-        found = self._bound_run(session or self._session, feeds, width)
+        if steady is None:
+            found = self._bound_run(session or self._session, feeds, width)
+        else:
+            found = self._steady_run(*steady, feeds)
         self.lengths, self._width = lengths, width
         weights = self._greedy_step_bytes if self._picked else self._step_bytes
         if weights is not None:
@@ -168,8 +178,21 @@ class Decoder:
             self.read += weights + self._column_bytes * int(counts.sum()) + of_source
         return found
 
+    def _columns(self, cache: DeviceCache, width: int) -> int:
+        """How long the mask of a steady step is: as the buffers are, but no longer than there are positions."""
+        return min(cache.reach(width), self._names.max_positions or cache.capacity)
+
+    def _steady_run(self, steps: SteadySteps, cache: DeviceCache, feeds: dict[str, Array]) -> Array:
+        self._binding = None
+        try:
+            found = steps.run(feeds, self._output, cache)
+        except Exception as error:  # ONNX Runtime's error classes have no common base
+            raise BadInput(f"ONNX Runtime fails on these tokens: {one_line(error)}") from error
+        self.nbytes = cache.nbytes
+        return found
+
     def _bound_run(self, session: ort.InferenceSession, feeds: dict[str, Array], width: int) -> Array:
-        output = self._names.next_token if self._picked else self._names.logits
+        output = self._output
         held = self._binding if self._bound == (session, output) and self._cache.holds(width) else None
         binding = held or session.io_binding()
         contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}  # alive until the run is over
@@ -183,7 +206,7 @@ class Decoder:
                 self.source.bind(binding)
         self._binding, self._bound = binding, (session, output)
         try:
-            session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding, self._options)
         except Exception as error:  # ONNX Runtime's error classes have no common base
             raise BadInput(f"ONNX Runtime fails on these tokens: {one_line(error)}") from error
         self._cache.take(binding)
@@ -198,6 +221,10 @@ class Decoder:
             return
         if any(info.name == self._names.greedy for info in session.get_overridable_initializers()):
             binding.bind_ortvalue_input(self._names.greedy, self._yes)
+
+    @property
+    def _output(self) -> str:
+        return self._names.next_token if self._picked and self._names.next_token is not None else self._names.logits
 
     @property
     def _picked(self) -> bool:

@@ -42,7 +42,7 @@ class Interface:
     Otherwise new tokens are the last columns, and present is past and they. ``next_token`` is the best token [B, 1]
     where the graph picks it, and where the optional input ``greedy`` is true, it does so in less time and may give no
     logits; ``window`` is how many last tokens a query sees. Where the cache ``rolls``, those before may be dropped from
-    the front of a row, if the positions go on.
+    the front of a row, if the positions go on. Where it is ``steady``, the mask of a step may be longer than the text.
     """
 
     past: tuple[str, ...]
@@ -59,6 +59,7 @@ class Interface:
     rolls: bool = False
     cross: Cross | None = None
     greedy: str | None = None
+    steady: bool = False
 
 
 def find_interface(
@@ -105,6 +106,7 @@ def _recorded(entry: Any) -> Interface:
             rolls=bool(entry.get("rolls")),
             cross=None if cross is None else _recorded_cross(cross),
             greedy=entry.get("greedy"),
+            steady=bool(entry.get("steady")),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise BadInput(f"the manifest's 'cache' is not complete ({error}); optimize the model again") from error

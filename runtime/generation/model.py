@@ -92,6 +92,7 @@ class GenerativeModel:
             device=device,
             step_bytes=model.manifest.get("step_bytes"),
             greedy_step_bytes=model.manifest.get("greedy_step_bytes"),
+            steady=model.cuda_graph,
         )
         return Generator(decoder, self.interface, self.encoder)
 

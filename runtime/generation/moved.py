@@ -9,7 +9,7 @@ makes room. It is written here field by field, with the numbers of onnx.proto: t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -34,18 +34,29 @@ def empty(past: TensorInfo, rows: int) -> ort.OrtValue:
     return ort.OrtValue.ortvalue_from_shape_and_type((rows, int(heads or 0), 0, int(size or 0)), _ELEMENTS[past.dtype])
 
 
-def moved(value: ort.OrtValue, rows: Array, columns: Array, capacity: int, device: Provider) -> ort.OrtValue:
-    """Of keys or values [B, H, P, D] row i becomes ``columns[i]`` [W] of row ``rows[i]``, and zeros to the capacity."""
+def moved(
+    value: ort.OrtValue,
+    rows: Array,
+    columns: Array,
+    capacity: int,
+    device: Provider,
+    into: ort.OrtValue | None = None,
+) -> ort.OrtValue:
+    """Of keys or values [B, H, P, D] row i becomes ``columns[i]`` [W] of row ``rows[i]``, and zeros to the capacity.
+
+    They are written ``into`` another tensor of that shape, or a new one.
+    """
     _, heads, length, size = value.shape()
     starts = (rows[:, None] * heads + np.arange(heads)) * length
     index = np.ascontiguousarray(starts[:, :, None] + columns[:, None, :], np.int64)
     rest = np.array([len(rows), heads, capacity - columns.shape[1], size])
-    return _run(_mover(value.element_type(), device), value, device, index=index, flat=np.array([-1, size]), rest=rest)
+    given = {"index": index, "flat": np.array([-1, size]), "rest": rest}
+    return _run(_mover(value.element_type(), device), value, device, given, into)
 
 
 def taken(value: ort.OrtValue, rows: Array, device: Provider) -> ort.OrtValue:
     """Of any tensor [B, ...]: row i becomes what row ``rows[i]`` was."""
-    return _run(_taker(value.element_type(), device), value, device, index=rows)
+    return _run(_taker(value.element_type(), device), value, device, {"index": rows})
 
 
 def following(starts: Array, width: int, length: int) -> Array:
@@ -57,14 +68,23 @@ def following(starts: Array, width: int, length: int) -> Array:
     return found
 
 
-def _run(session: ort.InferenceSession, x: ort.OrtValue, device: Provider, **given: Array) -> ort.OrtValue:
+def _run(
+    session: ort.InferenceSession,
+    x: ort.OrtValue,
+    device: Provider,
+    given: Mapping[str, Array],
+    into: ort.OrtValue | None = None,
+) -> ort.OrtValue:
     binding = session.io_binding()
     binding.bind_ortvalue_input("x", x)
     for name, array in given.items():
         binding.bind_cpu_input(name, array)
-    binding.bind_output("y", device)
+    if into is None:
+        binding.bind_output("y", device)
+    else:
+        binding.bind_ortvalue_output("y", into)
     session.run_with_iobinding(binding)
-    return binding.get_outputs()[0]
+    return binding.get_outputs()[0] if into is None else into
 
 
 @cache
