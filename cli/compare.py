@@ -58,7 +58,8 @@ def command(
     """Compare several variants of a model.
 
     PATHS are folders that onnxsmith or optimum wrote, .onnx files, or torch:FOLDER for a checkpoint in PyTorch; the
-    first is the reference. Shows a verdict for each, size, operators, errors against float64, latency, and what is dominated.
+    first is the reference. Shows a verdict for each, size, operators, errors against float64, latency, and what is
+    dominated.
     """
     if len(paths) < 2:
         raise BadUsage("compare needs two or more models, the reference first")

@@ -127,7 +127,8 @@ def test_an_input_with_a_default_decides_nothing() -> None:
 
 
 def test_what_the_other_branch_read_is_read_no_more() -> None:
-    model = graph(GRAPHS["one"].replace("w = Neg(x)", "v = Add(also, x) w = Neg(v)").replace("y =", "also = Abs(x) y ="))
+    body = GRAPHS["one"].replace("w = Neg(x)", "v = Add(also, x) w = Neg(v)")
+    model = graph(f"also = Abs(x) {body}")
     settle(model)
     (also,) = [v for n in model.graph for v in n.outputs if v.name == "also"]
     assert not also.uses()

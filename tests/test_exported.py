@@ -23,8 +23,7 @@ from onnxsmith.compiler.source import open_source
 from onnxsmith.errors import BadInput
 from onnxsmith.runtime.artifact import open_artifact
 from tests.exported import write_exported
-from tests.generation import EOS, PAD, rows_of, theirs
-from tests.past import export_with_past
+from tests.generation import EOS, PAD, folders, rows_of, theirs
 from tests.test_generation_reference import BEAMS, check
 
 _ROOT = tempfile.TemporaryDirectory(prefix="onnxsmith-exported-")
@@ -207,11 +206,44 @@ def test_which_file_is_told(tmp_path: Path) -> None:
     assert open_artifact(alone).model == alone / "mine.onnx"
 
 
-def test_a_decoder_alone(tmp_path: Path) -> None:
-    """Of a pair the first step is enough: it gets a cache of its own."""
+def first_step(folder: Path) -> onnx.ModelProto:
+    """GPT-2 without a past, with what would be one among its outputs."""
+    onnxsmith.export("gpt", folder, checkpoint=folders("gpt2")[0], exporter="torchscript")
+    model = onnx.load(folder / "model.onnx")
+    table = next(t for t in model.graph.initializer if len(t.dims) == 2)
+    model.graph.node.append(onnx.helper.make_node("Identity", [table.name], ["present.0.key"]))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("present.0.key", table.data_type, table.dims))
+    return model
+
+
+def in_a_branch(first: onnx.ModelProto) -> onnx.ModelProto:
+    """The same as one branch of two, of which the other gives nonsense."""
+    graph, outputs = first.graph, list(first.graph.output)
+    nonsense = [onnx.helper.make_node("Identity", [f"past_key_values.0.{v.name}"], [v.name]) for v in outputs]
+    branches = {
+        "then_branch": onnx.helper.make_graph(nonsense, "then", [], outputs),
+        "else_branch": onnx.helper.make_graph(graph.node, "else", [], outputs),
+    }
+    choice = onnx.helper.make_node("If", ["use_cache_branch"], [v.name for v in outputs], **branches)
+    given = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in outputs}
+    pasts = [onnx.helper.make_tensor_value_info(f"past_key_values.0.{n}", 1, shape) for n, shape in given.items()]
+    flag = onnx.helper.make_tensor_value_info("use_cache_branch", onnx.TensorProto.BOOL, [1])
+    inputs = [*graph.input, *pasts, flag]
+    merged = onnx.helper.make_graph([choice], "merged", inputs, outputs, graph.initializer)
+    return onnx.helper.make_model(merged, opset_imports=first.opset_import, ir_version=first.ir_version)
+
+
+@pytest.mark.parametrize("name", [FIRST, MERGED])
+def test_a_decoder_alone(name: str, tmp_path: Path) -> None:
+    """Its first step is enough."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    export_with_past(theirs("gpt2"), folder / "model.onnx", dynamo=False, positions=False)
+    first = first_step(tmp_path / "plain")
+    onnx.save(in_a_branch(first) if name == MERGED else first, folder / name)
+    (folder / LATER).touch()
+    for file in ("config.json", "generation_config.json"):
+        shutil.copy(folders("gpt2")[0] / file, folder)
+    assert [v.name for v in load_model(folder).graph.outputs] == ["logits"]
     onnxsmith.optimize(folder, tmp_path / "fast", cache=True, verify="off")
     check("gpt2", onnxsmith.load(tmp_path / "fast", threads=1))
 
