@@ -23,6 +23,7 @@ from tests.test_cache_pass import plain as toy
 KINDS = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 NAMES = {"fp16": "float16", "bf16": "bfloat16"}
 LENGTHS = (9, 5, 1, 7)
+SLOW = pytest.mark.slow
 
 
 def types(path: Path) -> dict[str, ir.DataType | None]:
@@ -53,7 +54,9 @@ def kernels(outcome: pipeline.Outcome) -> list[ir.Node]:
     return [n for n in outcome.model.graph if n.op_type == "GroupQueryAttention"]
 
 
-@pytest.mark.parametrize("kind", ["learned", "rotary", "relative", "window"])
+@pytest.mark.parametrize(
+    "kind", ["rotary", *(pytest.param(kind, marks=SLOW) for kind in ("learned", "relative", "window"))]
+)
 def test_kinds_of_positions(kind: str) -> None:
     """Nothing is cast between attention and its buffers, and no head has a sink: that is for the CPU's kernels."""
     outcome = passed(toy(kind), "cuda", precision="fp16")
@@ -102,14 +105,15 @@ def test_a_cache_is_as_wide_as_the_attention_that_reads_it(monkeypatch: pytest.M
     assert {kinds[name] for name in (*cache.past, *cache.present)} == {ir.DataType.FLOAT}
 
 
-@pytest.mark.parametrize("name", ["gpt2", "mistral", "bart", "t5"])
+@pytest.mark.parametrize("name", ["gpt2", "t5", *(pytest.param(name, marks=SLOW) for name in ("mistral", "bart"))])
 def test_in_float16_the_tokens_are_the_librarys(name: str) -> None:
     rows = rows_of(LENGTHS)
     found = compiled(name, "cuda", "fp16").generate(rows, max_new_tokens=12).sequences
     assert list(found) == reference(name, rows, max_new_tokens=12, do_sample=False, num_beams=1)
 
 
-@pytest.mark.parametrize("name", ["bart"])
+@SLOW
+@pytest.mark.parametrize("name", ["bart", "t5"])
 def test_an_encoder_gives_what_its_decoder_takes(name: str, tmp_path: Path) -> None:
     """A folder of two, exported with past."""
     options: dict[str, Any] = {"target": "cuda", "precision": "fp16", "cache": True}

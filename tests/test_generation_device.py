@@ -18,7 +18,11 @@ from tests.generation import compiled, rows_of
 
 NAMES = Interface(past=("k", "v"), present=("k_out", "v_out"), in_place=True)
 LENGTHS = (9, 5, 1, 7)
-MODELS = [("gpt2", "cpu", "fp32"), ("gpt2", "cuda", "fp16"), ("mistral-wide", "cuda", "fp16"), ("bart", "cuda", "fp16")]
+MODELS = [
+    ("gpt2", "cpu", "fp32"),
+    ("gpt2", "cuda", "fp16"),
+    *(pytest.param((name, "cuda", "fp16"), marks=pytest.mark.slow, id=name) for name in ("mistral-wide", "bart")),
+]
 SAMPLES = {"do_sample": True, "seed": 3, "num_return_sequences": 3}
 BEAMS = {"num_beams": 4, "num_return_sequences": 2}
 
@@ -131,7 +135,7 @@ def generated(model: LoadedModel, settings: dict[str, Any]) -> list[tuple[Any, .
 
 
 @pytest.mark.parametrize("settings", [{}, SAMPLES, BEAMS], ids=["greedy", "sampling", "beams"])
-@pytest.mark.parametrize("model", MODELS, ids="-".join)
+@pytest.mark.parametrize("model", MODELS)
 def test_the_same_tokens(model: tuple[str, ...], settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = compiled(*model)
     assert loaded.generation.interface.in_place

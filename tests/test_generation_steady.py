@@ -23,6 +23,7 @@ from tests.toy import parsed
 LENGTHS = (9, 5, 1, 7)
 MODELS = [("gpt2", "cpu", "fp32"), ("gpt2", "cuda", "fp16"), ("llama", "cuda", "fp16")]
 SAMPLES = {"do_sample": True, "seed": 3, "num_return_sequences": 3}
+WINDOW = pytest.param("window", False, marks=pytest.mark.slow)
 BEAMS = {"num_beams": 4, "num_return_sequences": 2}
 
 
@@ -80,7 +81,7 @@ def test_graphs_outlive_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     assert numbers == [-1, -1, 5] + [3] * 9
 
 
-@pytest.mark.parametrize(("kind", "wanted"), [("learned", True), ("llama", True), ("alibi", False), ("window", False)])
+@pytest.mark.parametrize(("kind", "wanted"), [("learned", True), ("llama", True), ("alibi", False), WINDOW])
 def test_which_graphs_take_wide_masks(kind: str, wanted: bool) -> None:
     """A bias goes by the length of the mask, and what rolls moves. Verification runs wide masks where it says so."""
     cache = recorded(passed(plain(kind)).model)

@@ -24,7 +24,7 @@ WIDENED, ILL_TYPED = ("llama", "sdpa", "torchscript-17"), ("bert", "sdpa", "torc
 CELLS = [
     *((family, "eager", "torchscript-17") for family in ("bert", "gpt2", "llama", "t5")),
     ("bert", "sdpa", "dynamo-18"),
-    ("llama", "sdpa", "dynamo-18"),
+    pytest.param("llama", "sdpa", "dynamo-18", marks=pytest.mark.slow),
 ]
 each_cell = pytest.mark.parametrize("family, attention, exporter", CELLS)
 

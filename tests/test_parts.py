@@ -20,10 +20,12 @@ from tests.parity import LIMIT, batches, relative_rms
 
 SLOW = pytest.mark.slow
 SEQ2SEQ = [
-    "transformer-tiny",
     "bart-tiny",
     "t5-tiny",
-    *(pytest.param(name, marks=SLOW) for name in ("transformer-tiny-pre-norm", "marian-tiny", "t5-v1.1-tiny")),
+    *(
+        pytest.param(name, marks=SLOW)
+        for name in ("transformer-tiny", "transformer-tiny-pre-norm", "marian-tiny", "t5-v1.1-tiny")
+    ),
 ]
 Arrays = dict[str, NDArray[Any]]
 

@@ -32,7 +32,9 @@ def sites(report: OptimizeReport) -> Counter[tuple[str, str, str]]:
     return Counter((site.kind, site.status, site.detail) for site in report.sites)
 
 
-@pytest.mark.parametrize("name", ["gpt-tiny", "bart-tiny", "t5-v1.1-tiny"])
+@pytest.mark.parametrize(
+    "name", ["gpt-tiny", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bart-tiny", "t5-v1.1-tiny"))]
+)
 def test_the_same_sites_are_fused_as_with_weights(tmp_path: Path, name: str) -> None:
     whole = onnxsmith.optimize(onnxsmith.export(name, tmp_path / "whole"), None, verify="off")
     plan = onnxsmith.export(name, tmp_path / "plan", structure=True)

@@ -119,6 +119,7 @@ OTHER_NORMS = {
     "t5-tiny": 2,
     "t5-v1.1-tiny": 2,
 }
+QUICK = ("transformer-tiny", "bart-tiny", "t5-v1.1-tiny")
 
 
 def assert_same(module: nn.Module, exported: Path) -> None:
@@ -132,7 +133,9 @@ def assert_same(module: nn.Module, exported: Path) -> None:
             assert relative_rms(torch.from_numpy(found), module(*given)) < LIMIT
 
 
-@pytest.mark.parametrize("name", OTHER_NORMS)
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in OTHER_NORMS]
+)
 def test_every_site_of_a_small_one_is_fused(tmp_path: Path, name: str) -> None:
     exported = export(name, tmp_path / "model")
     assert_same(registry.build(name).module, exported)

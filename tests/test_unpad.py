@@ -57,7 +57,10 @@ g (float[B,S,8] x, int64[B,S] keep) => ({out})
 """
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(
+    scope="module",
+    params=[*(name for name in MODELS if name != "albert"), pytest.param("albert", marks=pytest.mark.slow)],
+)
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("raw") / f"{request.param}.onnx"
     ids = torch.ones(2, 7, dtype=torch.int64) * 5

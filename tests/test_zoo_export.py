@@ -25,10 +25,10 @@ BERTS = [
     ("Roberta", "ForSequenceClassification"),
     pytest.param("DistilBert", "Model", marks=SLOW),
 ]
+VARIANTS = ("mistral, window", "gpt2", "llama", "llama, own head size, biases", "qwen2")
 DECODERS = [
     "gpt2, classes",
-    "mistral, window",
-    *(pytest.param(name, marks=SLOW) for name in ("gpt2", "llama", "llama, own head size, biases", "qwen2")),
+    *(pytest.param(name, marks=SLOW) for name in VARIANTS),
 ]
 
 
