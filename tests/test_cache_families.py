@@ -19,7 +19,7 @@ from tests.coverage.exporters import EXPORTERS
 from tests.coverage.exporting import build, export, program
 from tests.coverage.family import POSITIONS, Family
 
-QUICK = ("gpt2", "qwen2")
+QUICK = ("gpt2",)
 COPIED = ("gpt-j",)  # sines that are gathered for each feature: keys and values are copied
 BOUNDS = {"sequence": POSITIONS}
 CASES = [

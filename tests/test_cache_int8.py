@@ -151,6 +151,7 @@ def test_a_shared_start_is_not_read_again(name: str) -> None:
     assert found.sequences == fresh(name).generate([text], max_new_tokens=NEW).sequences
 
 
+@pytest.mark.slow
 def test_a_model_that_is_split_has_one_format(tmp_path: Path) -> None:
     folder = tmp_path / "fast"
     options: dict[str, Any] = {"calibrate": samples("llama"), "tuned": False, "cache_precision": "int8"}

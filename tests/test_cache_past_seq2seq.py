@@ -87,6 +87,7 @@ def test_our_own_transformer(tmp_path: Path) -> None:
     assert len(set(found)) > 1
 
 
+@pytest.mark.slow
 def test_both_are_verified_anew(tmp_path: Path) -> None:
     _, source = own_transformer(tmp_path / "two", randomized)
     fast(source, tmp_path / "fast", layers=1)

@@ -119,6 +119,7 @@ def test_torchs_own_transformer(tmp_path: Path) -> None:
     assert list(model.generate(rows, max_new_tokens=12).sequences) == [greedy(module, row, 12) for row in rows]
 
 
+@pytest.mark.slow
 def test_a_source_without_a_mask(tmp_path: Path) -> None:
     """Texts of one length alone: nothing can tell padding apart."""
     module = WithoutMasks()

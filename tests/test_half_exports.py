@@ -61,6 +61,7 @@ def test_float16_is_fused_with_the_same_outputs(family: str, attention: str, exp
     assert cell.compared
 
 
+@pytest.mark.slow
 def test_verified_as_usual_a_causal_model_stays_fused(tmp_path: Path) -> None:
     """Positions before the first token of a row see no key: what float16 makes of them is rounding."""
     exported("llama", "sdpa", "dynamo-18", torch.float16, model := tmp_path / "model.onnx")

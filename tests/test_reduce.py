@@ -112,6 +112,7 @@ def test_an_equal_model_is_told(pair: tuple[Path, Path], tmp_path: Path) -> None
     assert not (tmp_path / "small").exists()
 
 
+@pytest.mark.slow
 def test_it_is_deterministic(pair: tuple[Path, Path], tmp_path: Path) -> None:
     raw, fast = pair
     bad = planted(fast, tmp_path, unknown_operator)
