@@ -124,7 +124,7 @@ def passes(
     if kernels is not None:
         steps.append(Pass(f"lower-{target.name}", tuple(lower.rules(kernels))))
         steps += [_narrow(form, kernels, bounds or {}, keep_io)] if form is not None else []
-        steps += _evened(precision, bounds or {}, samples, keeps_values=int8_cache)
+        steps += _evened(precision, bounds or {}, samples)
         if cache is not None and precision in weight_only.FORMATS:  # in float32 two products are as fast
             steps.append(Pass("packed-gate", transform=packed_gates))
         steps += _lossy(precision, kernels, bounds or {}, samples)
@@ -193,7 +193,7 @@ def _narrow(form: Format, kernels: Kernels, bounds: Mapping[str, int], keep_io: 
     return Pass(form.name, transform=convert, lossy=True)
 
 
-def _evened(precision: str, bounds: Mapping[str, int], samples: Sequence[Case], *, keeps_values: bool) -> list[Pass]:
+def _evened(precision: str, bounds: Mapping[str, int], samples: Sequence[Case]) -> list[Pass]:
     """Channels of even size, before anything is rounded.
 
     Not where samples round 4-bit codes: there each block's largest element costs more than small channels gain.
@@ -203,7 +203,7 @@ def _evened(precision: str, bounds: Mapping[str, int], samples: Sequence[Case], 
         return []
 
     def even(model: ir.Model) -> list[Remark]:
-        return even_channels(model, sizes(model, bounds, samples), keeps_values=keeps_values)
+        return even_channels(model, sizes(model, bounds, samples))
 
     return [Pass("even-channels", transform=even, lossy=True)]
 

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxsmith.passes.cache.record import recorded
 from onnxsmith.passes.canonicalize import prune
 from onnxsmith.passes.engine.absent import derived
 from onnxsmith.passes.engine.build import Builder
@@ -33,21 +32,19 @@ _POWER = 1 / 3
 NAME = "even-channels"
 _VALUES = {"Attention": "q_num_heads", "MultiHeadAttention": "num_heads", "GroupQueryAttention": "num_heads"}
 _PAST = {"Attention": 4, "MultiHeadAttention": 6, "GroupQueryAttention": 3}  # places of past keys among the inputs
+_BIAS = 3  # the place of MultiHeadAttention's
 _LEAST = 0.01  # of the median size, below which a channel counts as that large
 
 
-def even_channels(model: ir.Model, sizes: Mapping[str, Array], *, keeps_values: bool = False) -> list[Remark]:
+def even_channels(model: ir.Model, sizes: Mapping[str, Array]) -> list[Remark]:
     """Divide activations that products alone read, and multiply the weights of those, in place.
 
-    ``sizes`` are the mean magnitudes [K] of the channels by the activation's name. ``keeps_values``: what attention
-    mixes stays as it is, as where scales of a cache are known already.
+    ``sizes`` are the mean magnitudes [K] of the channels by the activation's name.
     """
-    own_past, names, done = recorded(model) is not None, Names(model), 0
+    names, done = Names(model), 0
     for x, products in _read_by_products(model.graph).items():
         source, known = _source(x), sizes.get(str(x.name))
         if source is None or known is None or not np.median(known) > 0 or not all(map(_is_free, products)):
-            continue
-        if source.heads and (keeps_values or (source.past and not own_past)):
             continue
         op, divisor = Builder(), _divisor(known, source.heads)
         for node, place in source.constants:
@@ -64,13 +61,11 @@ def even_channels(model: ir.Model, sizes: Mapping[str, Array], *, keeps_values: 
 class _Source:
     """Constants, as inputs of nodes, whose last axis ends with the channels of what they give.
 
-    ``heads`` of queries and of values, where an attention repeats each head of values for several of queries; ``past``:
-    it has earlier values too.
+    ``heads`` of queries and of values, where an attention repeats each head of values for several of queries.
     """
 
     constants: tuple[tuple[ir.Node, int], ...]
     heads: tuple[int, int] | None = None
-    past: bool = False
 
 
 def _source(x: ir.Value) -> _Source | None:
@@ -106,8 +101,8 @@ def _of_product(node: ir.Node, width: int) -> _Source | None:
 def _of_sum(node: ir.Node, width: int) -> _Source | None:
     """A product and its bias."""
     place = _constant_of(node, width)
-    if place is None or (inner := _inside(node.inputs[1 - place])) is None:
-        return None
+    if place is None or (inner := _inside(node.inputs[1 - place])) is None or inner.heads is not None:
+        return None  # behind an attention, a bias has other channels than the values
     return replace(inner, constants=(*inner.constants, (node, place)))
 
 
@@ -134,16 +129,30 @@ def _constant_of(node: ir.Node, width: int) -> int | None:
 
 
 def _of_values(node: ir.Node) -> _Source | None:
-    """Of an attention what gives its values [B, S, heads * D], alone or behind queries and keys."""
+    """Of an attention what gives its values [B, S, heads * D].
+
+    Those that it hands on stay as they are: who takes them, another part of the model maybe, knows of no divisor.
+    """
     queries = attribute(node, _VALUES[node.op_type])
     given = [v for v in node.inputs[:3] if v is not None]
-    if not queries or rank(given[-1]) != 3 or node.outputs[0].shape is None or rank(node.outputs[0]) != 3:
+    if not queries or rank(given[-1]) != 3 or rank(node.outputs[0]) != 3 or _hands_on(node) or _adds_biases(node):
         return None
-    inner, past = _inside(given[-1]), _PAST[node.op_type]
+    inner = _inside(given[-1])
     if inner is None or inner.heads is not None:
         return None
+    return replace(inner, heads=(queries, attribute(node, "kv_num_heads") or queries))
+
+
+def _hands_on(node: ir.Node) -> bool:
+    """Whether an attention has a past, or gives what another run has for its past."""
+    past = _PAST[node.op_type]
     has_past = len(node.inputs) > past and node.inputs[past] is not None
-    return replace(inner, heads=(queries, attribute(node, "kv_num_heads") or queries), past=has_past)
+    return has_past or any(v.uses() or v.is_graph_output() for v in node.outputs[1:])
+
+
+def _adds_biases(node: ir.Node) -> bool:
+    """Whether an attention adds the biases of queries, keys and values itself."""
+    return node.op_type == "MultiHeadAttention" and len(node.inputs) > _BIAS and node.inputs[_BIAS] is not None
 
 
 def _divisor(sizes: Array, heads: tuple[int, int] | None) -> Array:
