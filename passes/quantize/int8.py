@@ -3,10 +3,11 @@
     x [.., K] float ─ (· 1/s) ─ DynamicQuantizeLinear (uint8, one scale) ─┐
     W [K, N] float  ─ (· s) ─── int8, one scale per column ───────────────┴─ MatMulIntegerToFloat (+ bias) ─ y [.., N]
 
-With a scale fixed by calibration, QuantizeLinear takes the place of DynamicQuantizeLinear. Signed weights with unsigned
-activations are what VNNI and AMX multiply; consumers of one activation share its quantization (equal nodes are merged).
-The factors s (see smooth.py) stand only where a few channels would otherwise take the whole range. Sources: Jacob et
-al. 2018, arXiv:1712.05877; ONNX Runtime's operator MatMulIntegerToFloat.
+With a scale fixed by calibration, QuantizeLinear takes the place of DynamicQuantizeLinear. The kernel has one scale for
+all rows; where they differ in size, each is divided by its largest magnitude before and multiplied by it behind. Signed
+weights with unsigned activations are what VNNI and AMX multiply; consumers of one activation share its quantization
+(equal nodes are merged). The factors s (see smooth.py) stand only where a few channels would otherwise take the whole
+range. Sources: Jacob et al. 2018, arXiv:1712.05877; ONNX Runtime's operator MatMulIntegerToFloat.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from onnxsmith.passes.quantize import products
 from onnxsmith.passes.quantize.activation import Activation
 
 Array = np.ndarray[Any, Any]
+_IN_A_ROW = Activation(span=(-1.0, 1.0))  # of what is divided by its largest magnitude
+_TINY = np.finfo(np.float32).tiny  # the least size of a row: one of zeros stays so
 LARGEST_CODE, LARGEST_7_BIT_CODE = 127, 64  # 2 x 255 x 64 fits the 16 bits that machines without VNNI add in
 
 
@@ -35,10 +38,17 @@ def _quantized_with(activations: Mapping[str, Activation], largest_code: int) ->
         if (factor := known.factor) is not None:
             x, matrix = op.Mul(x, op.constant(1 / factor, f"{x.name}_smooth")), matrix * factor[:, None]
         codes, scales = quantize_columns(matrix, largest_code)
-        data, data_scale, data_zero = _codes_of(op, x, known)
         columns, column_scales = op.constant(codes, f"{name}_int8"), op.constant(scales, f"{name}_scale")
-        inputs = (data, columns, data_scale, column_scales, data_zero, None, m.get("bias"))
-        return op.MatMulIntegerToFloat(*inputs, domain=MICROSOFT)
+
+        def product(data: Sequence[ir.Value], bias: ir.Value | None) -> ir.Value:
+            inputs = (data[0], columns, data[1], column_scales, data[2], None, bias)
+            return op.MatMulIntegerToFloat(*inputs, domain=MICROSOFT)
+
+        if not known.by_row:
+            return product(_codes_of(op, x, known), m.get("bias"))
+        sizes = op.Max(op.ReduceMax(op.Abs(x), op.constant([-1], "last_axis"), keepdims=1), op.constant(_TINY, "tiny"))
+        y = op.Mul(product(_codes_of(op, op.Div(x, sizes), _IN_A_ROW), None), sizes)
+        return y if m.get("bias") is None else op.Add(y, m["bias"])
 
     return rewrite
 
