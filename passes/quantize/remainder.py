@@ -4,8 +4,8 @@
     x · W = the sum of [coarse, fine] [2, .., K] · W
 
 The fine part has scales of its own, 1/254 of the others, so next to nothing of the activation is lost. Its rows read
-the same weights: a step of one token waits for these and takes 1.04x. Worth it for a head, whose errors no later layer
-evens out. Source: ONNX Runtime's operator MatMulNBits, accuracy_level 4.
+the same weights, which a step of one token waits for: a head of 49152 x 576 takes 3.4 ms instead of 2.9. Worth it for a
+head, whose errors no later layer evens out. Source: ONNX Runtime's operator MatMulNBits, accuracy_level 4.
 """
 
 from __future__ import annotations
