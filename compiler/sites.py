@@ -33,7 +33,9 @@ _CURVES = frozenset({"Erf", "Tanh", "Sigmoid"})
 _PRODUCTS = frozenset({"MatMul", "Gemm", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits", "FusedGemm"})
 _ELEMENTWISE = frozenset(
     {"Add", "Sub", "Mul", "Div", "Pow", "Where", "Max", "Min", "Cast", "Neg", "IsNaN", "Clip", "Dropout", "Identity"}
-) | frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Split", "Slice", "DynamicQuantizeLinear"})
+) | frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Expand", "Split", "Slice"})
+_ROUNDING = frozenset({"DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear"})
+_PASSED = _ELEMENTWISE | _ROUNDING | _CURVES | _ACTIVATIONS
 _OUTSIDE = "the epsilon is outside the root: no operator computes that"
 _REACH = 8  # elementwise steps between the parts of one site; the longest spelling known has six
 
@@ -181,7 +183,7 @@ def _within(step: Step, node: ir.Node) -> Iterator[ir.Node]:
         frontier = list(dict.fromkeys(n for f in frontier for n in step(f) if n not in seen))
         seen.update(frontier)
         yield from frontier
-        frontier = [n for n in frontier if n.op_type in _ELEMENTWISE | _CURVES | _ACTIVATIONS]
+        frontier = [n for n in frontier if n.op_type in _PASSED]
 
 
 def _reaches(step: Step, node: ir.Node, wanted: Callable[[ir.Node], bool]) -> bool:

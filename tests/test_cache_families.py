@@ -20,7 +20,6 @@ from tests.coverage.exporting import build, export, program
 from tests.coverage.family import POSITIONS, Family
 
 QUICK = ("gpt2",)
-COPIED = ("gpt-j",)  # sines that are gathered for each feature: keys and values are copied
 BOUNDS = {"sequence": POSITIONS}
 CASES = [
     pytest.param(
@@ -42,6 +41,6 @@ def test_in_steps_it_is_the_original(family: Family, exporter: str, tmp_path: Pa
     outcome = pipeline.run(canonicalize(load_model(tmp_path / "model.onnx")), steps)
     found = recorded(outcome.model)
     assert found is not None, [r.reason for r in outcome.remarks if r.rule == "kv-cache"]
-    assert found.layout == ("concat" if family.name in COPIED else "in-place")
+    assert found.layout == "in-place"
     evidence = check_cached(original, outcome.model, runnable(original, BOUNDS), where.session)
     assert all(e.worst.fine for e in evidence), evidence

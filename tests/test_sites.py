@@ -105,6 +105,22 @@ g (float[B,S,8] x) => (float[B,S,8] y) {
     assert settled(model) == []
 
 
+def test_an_activation_whose_values_are_rounded_is_one() -> None:
+    text = """
+    <ir_version: 10, opset_import: ["" : 23]>
+    g (float[B,S,8] x) => (float[B,S,8] y)
+    {
+        a = MatMul(x, w)
+        h = Relu(a)
+        q = QuantizeLinear(h, scale, zero)
+        d = DequantizeLinear(q, scale, zero)
+        y = MatMul(d, w)
+    }
+    """
+    weights = {"w": np.eye(8), "scale": np.array(0.1), "zero": np.array(0, np.uint8)}
+    assert [(site.kind, site.fused) for site in sites.find(parsed(text, weights))] == [("activation", True)]
+
+
 def test_the_module_path_names_the_site() -> None:
     model = canonicalize(encoder())
     softmax = next(n for n in model.graph if n.op_type == "Softmax")
