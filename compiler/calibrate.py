@@ -21,7 +21,7 @@ from onnxsmith.compiler.steps import text_of
 from onnxsmith.passes.cache.record import recorded
 from onnxsmith.passes.engine.absent import AbsentTensor
 from onnxsmith.passes.engine.values import constant, dims
-from onnxsmith.passes.quantize.activation import UNEVEN_STEPS, Activation, Rows, calibrated, rows_of
+from onnxsmith.passes.quantize.activation import Activation, Rows, calibrated, rows_of
 
 Array = np.ndarray[Any, Any]
 _MOST_HELD = 1 << 30  # bytes of second moments at a time
@@ -45,16 +45,15 @@ def activations(model: ir.Model, bounds: Mapping[str, int], samples: Sequence[Ca
 
     Only the user's own ``samples`` can fix the scale of an activation.
     """
-    names = [str(v.name) for v in _read_by_products(model)]
+    names, has_cache = [str(v.name) for v in _read_by_products(model)], recorded(model) is not None
     found: dict[str, list[tuple[Array, Array, Rows]]] = {}
     for captured in _captures(model, names, samples or cases(model, bounds)):
         for name, x in captured.items():
             flat = x.reshape(-1, x.shape[-1])
             found.setdefault(name, []).append((flat.min(axis=0), flat.max(axis=0), rows_of(flat)))
-    uneven = {} if recorded(model) is None else {"uneven": UNEVEN_STEPS}
     by_kind = {name: tuple(zip(*inputs, strict=True)) for name, inputs in found.items()}
     return {
-        name: calibrated(np.stack(lows), np.stack(highs), rows, fixed=bool(samples), **uneven)
+        name: calibrated(np.stack(lows), np.stack(highs), rows, fixed=bool(samples), steps=has_cache)
         for name, (lows, highs, rows) in by_kind.items()
     }
 

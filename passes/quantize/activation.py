@@ -13,7 +13,7 @@ from onnxsmith.passes.quantize import smooth
 Array = np.ndarray[Any, Any]
 _STEADY = 1.25  # a range that inputs share may be this much wider than the usual one input's
 _UNEVEN = 4.0  # the largest row over the usual one, from where a scale for each is worth the time
-UNEVEN_STEPS = 2.0  # the same for a model with a cache: it mostly runs on one row, where that takes next to none
+_UNEVEN_STEPS = 2.0  # the same for a model with a cache: it mostly runs on one row, where that takes next to none
 _LARGEST_CODE = 255
 
 
@@ -61,17 +61,16 @@ class Activation:
         return scale, np.uint8(np.rint(-low / scale))
 
 
-def calibrated(
-    lows: Array, highs: Array, rows: Sequence[Rows] = (), *, fixed: bool, uneven: float = _UNEVEN
-) -> Activation:
+def calibrated(lows: Array, highs: Array, rows: Sequence[Rows] = (), *, fixed: bool, steps: bool = False) -> Activation:
     """From the least and greatest value of each channel on each input, both [inputs, K], and the rows of each input.
 
-    Rows have scales of their own from where they are so ``uneven``: in 4 activations of MiniLM's 24, in 35 of 121 of
-    SmolLM2 with a cache. A ``fixed`` scale saves a pass over the activation; it pays where one input needs nearly the
-    range of all of them. What a decoder's first token sends to the second product of a feed-forward network may be 400
-    times as large as what all others do; source: Sun et al. 2024, arXiv:2402.17762.
+    Rows that are uneven enough have scales of their own: in 4 activations of MiniLM's 24, in 35 of 121 of SmolLM2 with
+    a cache. Less is enough for a model that mostly ``steps`` over one row. A ``fixed`` scale saves a pass over the
+    activation; it pays where one input needs nearly the range of all of them. What a decoder's first token sends to
+    the second product of a feed-forward network may be 400 times as large as what all others do; source: Sun et al.
+    2024, arXiv:2402.17762.
     """
-    if rows and float(np.median([r.uneven for r in rows])) > uneven:
+    if rows and float(np.median([r.uneven for r in rows])) > (_UNEVEN_STEPS if steps else _UNEVEN):
         return Activation(smooth.factors(np.mean([r.shares for r in rows], axis=0)), by_row=True)
     factor = smooth.factors(np.maximum(np.abs(lows), np.abs(highs)).max(axis=0))
     if not fixed:

@@ -24,10 +24,10 @@ from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.lower.kernels import MICROSOFT, Kernels
 from onnxsmith.passes.quantize import products
 from onnxsmith.passes.quantize.activation import Activation
+from onnxsmith.passes.quantize.rounding import largest
 
 Array = np.ndarray[Any, Any]
 _IN_A_ROW = Activation(span=(-1.0, 1.0))  # of what is divided by its largest magnitude
-_TINY = np.finfo(np.float32).tiny  # the least size of a row: one of zeros stays so
 LARGEST_CODE, LARGEST_7_BIT_CODE = 127, 64  # 2 x 255 x 64 fits the 16 bits that machines without VNNI add in
 
 
@@ -46,7 +46,7 @@ def _quantized_with(activations: Mapping[str, Activation], largest_code: int) ->
 
         if not known.by_row:
             return product(_codes_of(op, x, known), m.get("bias"))
-        sizes = op.Max(op.ReduceMax(op.Abs(x), op.constant([-1], "last_axis"), keepdims=1), op.constant(_TINY, "tiny"))
+        sizes = largest(op, x)
         y = op.Mul(product(_codes_of(op, op.Div(x, sizes), _IN_A_ROW), None), sizes)
         return y if m.get("bias") is None else op.Add(y, m["bias"])
 

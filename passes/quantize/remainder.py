@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxsmith.passes.engine.build import Builder
 from onnxsmith.passes.engine.values import dims
+from onnxsmith.passes.quantize.rounding import rounded
 
-_LARGEST_CODE = np.float32(127)
-_TINY = np.finfo(np.float32).tiny
+_LARGEST_CODE = 127
 
 
 def can_split(x: ir.Value, block: int) -> bool:
@@ -32,8 +31,6 @@ def with_remainder(op: Builder, x: ir.Value, block: int, product: Callable[[ir.V
     """``product`` of float32 x [.., K] -> [.., N], for one that rounds each ``block`` of K to int8."""
     outer, first = [0] * (len(x.shape or ()) - 1), op.constant([0], "first_axis")  # 0 leaves a size as it is
     blocks = op.Reshape(x, op.constant([*outer, -1, block], "blocks"))
-    largest = op.ReduceMax(op.Abs(blocks), op.constant([-1], "last_axis"), keepdims=1)
-    scale = op.Max(op.Mul(largest, op.constant(1 / _LARGEST_CODE, "step")), op.constant(_TINY, "tiny"))
-    coarse = op.Reshape(op.Mul(op.Round(op.Div(blocks, scale)), scale), op.constant([*outer, -1], "whole"))
+    coarse = op.Reshape(op.Mul(*rounded(op, blocks, _LARGEST_CODE)), op.constant([*outer, -1], "whole"))
     parts = [op.Unsqueeze(part, first) for part in (coarse, op.Sub(x, coarse))]
     return op.ReduceSum(product(op.Concat(*parts, axis=0)), first, keepdims=0)

@@ -52,9 +52,9 @@ class Format:
 
 
 INT4 = Format("int4", 4, 32)
-INT8 = Format("int8-weights", 8, 32, exact_heads=True)
+INT8 = Format("int8-weights", 8, 32)
 # by precision, in the order in which they take their share
-FORMATS = {"int4": (INT4, replace(INT8, exact_heads=False)), "int8-weights": (INT8,)}
+FORMATS = {"int4": (INT4, INT8), "int8-weights": (replace(INT8, exact_heads=True),)}
 
 
 def rules(kernels: Kernels, form: Format, moments: Moments | None = None) -> tuple[Rule, ...]:

@@ -38,7 +38,7 @@ def _compiled(folder: Path, variant: str) -> Path:
         shutil.rmtree(stale)
     made = folder / f"making-{variant}"
     shutil.rmtree(made, ignore_errors=True)
-    calibrate = _texts() if variant == "int4" else None
+    calibrate = texts() if variant == "int4" else None
     onnxsmith.optimize(
         _plain(folder), made, precision=variant, cache=True, calibrate=calibrate, verify="off", tuned=False
     )
@@ -57,7 +57,7 @@ def _plain(folder: Path) -> Path:
     return plain
 
 
-def _texts() -> list[str]:
+def texts() -> list[str]:
     """English to calibrate on, which no prompt is from."""
     pages = sorted((ROOT / "docs" / "decisions").glob("*.md"))
     words = [word for page in pages for word in page.read_text(encoding="utf-8").split()]
