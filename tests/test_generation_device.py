@@ -93,7 +93,7 @@ def test_selecting_rows(rows: list[int]) -> None:
     caches = both("float16", 3, 8)
     before = contents(caches[0], 8)
     for cache in caches:
-        cache.select(np.array(rows), 7)
+        cache.select(np.array(rows), 7, np.zeros(len(rows), np.int64))
     check_same(caches, 7)
     for own, old in zip(contents(caches[1], 7), before, strict=True):
         np.testing.assert_array_equal(own[:, :, :7], old[rows, :, :7])

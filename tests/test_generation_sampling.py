@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from transformers.generation import logits_process as theirs
 
-from onnxsmith.runtime.generation import beam
+from onnxsmith.runtime.generation.candidates import best
 from onnxsmith.runtime.generation.config import GenerationConfig
 from onnxsmith.runtime.generation.sampling import Sampler, candidates
 from tests.generation import ours, rows_of
@@ -89,11 +90,23 @@ def test_seeds() -> None:
 
 @pytest.mark.parametrize("size", [1, 7, 255, 256, 1024, 5000])
 @pytest.mark.parametrize("count", [1, 4, 8])
-def test_the_best_of_a_beam(size: int, count: int) -> None:
-    """Of equals the first, also where they are more than are asked for, and where nothing else is possible."""
+def test_the_best_of_beams(size: int, count: int) -> None:
+    """Of equals the first, also where they are more than are asked for, and where a token is forced."""
     rng = np.random.default_rng(size)
-    few, forced = rng.normal(size=size).round(1), np.full(size, -np.inf)
-    forced[size // 2] = 0
-    for values in (few, forced, np.zeros(size)):
-        expected = np.argsort(-values, kind="stable")[:count]
-        np.testing.assert_array_equal(beam._top(values, count), expected)
+    scores = np.array([-3, 0, -1e9], np.float32)
+    forced = partial(_force, token=size // 2)
+    for logits, steps in ((rng.normal(size=(3, size)).round(1), []), (np.zeros((3, size)), []), (None, [forced])):
+        rows = np.zeros((3, size), np.float32) if logits is None else logits.astype(np.float32)
+        expected = torch.from_numpy(rows).log_softmax(-1).numpy()
+        for step in steps:
+            step(expected, [], 0)
+        totals = (expected + scores[:, None]).ravel()
+        order = np.argsort(-totals, kind="stable")[:count]
+        found = best(rows, scores, count, steps, [np.zeros(1, np.int64)] * 3, 0)
+        np.testing.assert_allclose(found.totals, totals[order], rtol=1e-6)
+        np.testing.assert_array_equal(found.beams * size + found.tokens, order)
+
+
+def _force(rows: Any, texts: Any, number: int, token: int) -> None:
+    rows[:] = -np.inf
+    rows[:, token] = 0

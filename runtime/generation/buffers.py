@@ -56,7 +56,7 @@ class Buffers:
     def take(self, binding: ort.IOBinding) -> None:
         """The buffers have it already."""
 
-    def select(self, rows: Array, columns: int, shared: int = 0) -> None:
+    def select(self, rows: Array, columns: int, shared: Array) -> None:
         if not np.array_equal(rows, np.arange(self._rows)):
             self._select(rows, columns, shared)
             self._rows = len(rows)
@@ -76,7 +76,7 @@ class Buffers:
         """Make room for as many columns as the capacity now is; so many there were."""
         raise NotImplementedError
 
-    def _select(self, rows: Array, columns: int, shared: int) -> None:
+    def _select(self, rows: Array, columns: int, shared: Array) -> None:
         """As ``select``, for rows that are others."""
         raise NotImplementedError
 
@@ -100,15 +100,18 @@ class SharedCache(Buffers):
         old = self._buffers or [np.empty(_shape(past, self._rows), past.dtype) for past in self._pasts]
         self._replace([_copied(buffer[:, :, :used], self.capacity) for buffer in old])
 
-    def _select(self, rows: Array, columns: int, shared: int) -> None:
+    def _select(self, rows: Array, columns: int, shared: Array) -> None:
         if len(rows) > self._rows:
             self._replace([_copied(buffer[rows, :, :columns], self.capacity) for buffer in self._buffers])
             return
-        start = shared if len(rows) == self._rows else 0
-        moved = np.flatnonzero(rows != np.arange(len(rows)))
+        starts = shared if len(rows) == self._rows else np.zeros_like(rows)
+        moves = [(n, row, start) for n, (row, start) in enumerate(zip(rows, starts, strict=True)) if n != row]
         for buffer in self._buffers:
-            buffer[moved, :, start:columns] = buffer[rows[moved], :, start:columns]
-        self._replace([buffer[: len(rows)] for buffer in self._buffers])
+            parts = [buffer[row, :, start:columns].copy() for _, row, start in moves]  # rows may change places
+            for (n, _, start), part in zip(moves, parts, strict=True):
+                buffer[n, :, start:columns] = part
+        if len(rows) < self._rows:
+            self._replace([buffer[: len(rows)] for buffer in self._buffers])
 
     def _roll(self, starts: Array, counts: Array) -> None:
         self._replace([_rolled(buffer, starts, counts, self.capacity) for buffer in self._buffers])
@@ -149,9 +152,12 @@ class DeviceCache(Buffers):
 
     def _grow(self, used: int) -> None:
         self.values = self.values or [empty(past, self._rows) for past in self._pasts]
-        self._select(np.arange(self._rows), used)
+        self._take(np.arange(self._rows), used)
 
-    def _select(self, rows: Array, columns: int, shared: int = 0) -> None:
+    def _select(self, rows: Array, columns: int, shared: Array) -> None:
+        self._take(rows, columns)
+
+    def _take(self, rows: Array, columns: int) -> None:
         self._move(rows, np.tile(np.arange(columns), (len(rows), 1)))
 
     def _roll(self, starts: Array, counts: Array) -> None:

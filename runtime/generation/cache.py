@@ -36,10 +36,10 @@ class Cache(Protocol):
     def take(self, binding: ort.IOBinding) -> None:
         """Keep what the run gave for present, the outputs after the first."""
 
-    def select(self, rows: Array, columns: int, shared: int = 0) -> None:
+    def select(self, rows: Array, columns: int, shared: Array) -> None:
         """Row i becomes what row ``rows[i]`` was, of which ``columns`` are in use.
 
-        The first ``shared`` columns are the same in both, where there are as many rows as before.
+        Its first ``shared[i]`` columns are the same as what row i was, where there are as many rows as before.
         """
 
     def truncate(self, columns: int) -> None:
@@ -88,7 +88,7 @@ class PassedCache:
     def take(self, binding: ort.IOBinding) -> None:
         self._values = list(binding.get_outputs()[1:])
 
-    def select(self, rows: Array, columns: int, shared: int = 0) -> None:
+    def select(self, rows: Array, columns: int, shared: Array) -> None:
         if not np.array_equal(rows, np.arange(self._shape[0])):
             self._values = [taken(value, rows, self._device) for value in self._values]
 

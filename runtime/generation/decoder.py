@@ -112,11 +112,15 @@ class Decoder:
             self.picks = picks
         return found
 
-    def select(self, rows: Array, *, shared: int = 0) -> None:
-        """Row i becomes what row ``rows[i]`` was; ``shared``: so many first tokens of both are the same."""
+    def select(self, rows: Array, shared: Array | None = None) -> None:
+        """Row i becomes what row ``rows[i]`` was.
+
+        Its first ``shared[i]`` tokens are the same as row i's own were, where there are as many rows as before.
+        """
         self._binding = None
         # Rows that are not compact start with padding, each of its own length.
-        same = max(shared - int(self._dropped.max()), 0) if self._names.in_place else 0
+        known = shared is not None and self._names.in_place
+        same = np.maximum(shared - self._dropped[rows], 0) if known else np.zeros_like(rows)
         self._cache.select(rows, self._width, same)
         if self.source is not None:
             self.source.select(rows)
