@@ -23,6 +23,7 @@ from onnxsmith.passes.engine.rewrite import Rewriter, Site
 from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.lift import masks
 from onnxsmith.passes.lower import Kernels
+from onnxsmith.passes.lower.candidates import beam_candidates
 from onnxsmith.passes.lower.greedy import screen_head
 from onnxsmith.passes.lower.in_place import in_place
 from onnxsmith.passes.lower.packed import packed_gates, packed_qkv
@@ -128,7 +129,9 @@ def passes(
         if cache is not None and precision in weight_only.FORMATS:  # in float32 two products are as fast
             steps.append(Pass("packed-gate", transform=packed_gates))
         steps += _lossy(precision, kernels, bounds or {}, samples)
-        steps += [Pass("screened-head", transform=partial(screen_head, kernels=kernels))] if cache is not None else []
+        if cache is not None and kernels.target == "cpu":  # CUDA replays no graph that branches
+            steps.append(Pass("beam-candidates", transform=beam_candidates))
+            steps.append(Pass("screened-head", transform=partial(screen_head, kernels=kernels)))
     if cache is not None and int8_cache:
         steps.append(Pass(INT8_CACHE, transform=to_int8, lossy=True))
     return steps

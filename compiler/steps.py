@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from onnxsmith.passes.cache.record import Cache, Cross, feeds_columns, recorded
 from onnxsmith.passes.engine.values import dims
+from onnxsmith.runtime.parity import log_softmax
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -22,6 +23,7 @@ Run = Callable[[Feeds], Mapping[str, Array]]  # outputs by name; none where it f
 Result = tuple[Array, NDArray[np.bool_]]  # logits [B, S, V] and the positions [B, S] that have them
 _AFTER = 3  # tokens that follow a prompt one by one
 _SHORT = 9  # tokens of a text that is fed one by one as a whole
+_RANKED = 4  # tokens that are asked for
 _EQUAL = 1e-4  # of the largest logit: what sums of some thousand products in another order may differ by
 _STALE = 7.0  # what a buffer holds where nothing was written
 
@@ -130,7 +132,7 @@ class Stepper:
         logits: Array | None = None
         past = self._empty(len(rows), length)
         read = {name: x[: len(rows)] for name, x in (source or {}).items()}
-        for call in calls:
+        for number, call in enumerate(calls):
             feeds = {**self._inputs(call), **read, **past}
             found = self._run(feeds)
             if not found:
@@ -138,6 +140,8 @@ class Stepper:
             past = {name: found[present] for name, present in zip(self.cache.past, self.cache.present, strict=True)}
             last = self._last(found, call)
             last[self._picks_wrong(feeds, last)] = np.nan
+            if number == 0:  # what ranks the logits reads nothing else
+                last[self._ranks_wrong(feeds, last)] = np.nan
             logits = np.zeros((*known.shape, last.shape[-1]), last.dtype) if logits is None else logits
             logits[rows[call.count], call.last[call.count]] = last[call.count]
             known[rows[call.count], call.last[call.count]] = True
@@ -174,6 +178,19 @@ class Stepper:
             return np.ones(len(last), bool)
         short = last.max(axis=-1) - last[np.arange(len(last)), found[self.cache.next_token][:, 0]]
         return np.asarray(short > _EQUAL * np.abs(last).max(axis=-1))
+
+    def _ranks_wrong(self, feeds: Feeds, last: Array) -> NDArray[np.bool_]:
+        """Rows [B] of which a run that ranks tokens gives others than the best by ``last`` [B, V], or other scores."""
+        if self.cache.best is None:
+            return np.zeros(len(last), bool)
+        found = self._run({**feeds, self.cache.best.count: np.array([_RANKED])})
+        if not found:
+            return np.ones(len(last), bool)
+        scores, tokens = found[self.cache.best.scores][:, 0], found[self.cache.best.tokens][:, 0]
+        expected = log_softmax(last)
+        best = -np.sort(-np.partition(expected, -_RANKED, axis=-1)[:, -_RANKED:])
+        far = np.abs([scores - best, scores - np.take_along_axis(expected, tokens, -1)]).max(axis=(0, 2))
+        return np.asarray(far > _EQUAL * np.abs(expected).max(axis=-1))
 
     def _within(self, call: Call) -> Array:
         """The last token's place in the call."""

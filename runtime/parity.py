@@ -101,7 +101,7 @@ def cosine(a: Array, b: Array) -> NDArray[np.float64]:
 
 def kl_divergence(reference: Array, candidate: Array) -> NDArray[np.float64]:
     """KL divergence in nats of softmax(candidate) from softmax(reference), along the last axis of logits [.., V]."""
-    own, other = _log_softmax(reference), _log_softmax(candidate)
+    own, other = log_softmax(reference), log_softmax(candidate)
     possible = own > -np.inf  # a class that the reference excludes adds nothing
     apart = np.subtract(own, other, where=possible, out=np.zeros_like(own))
     found: NDArray[np.float64] = np.sum(np.exp(own) * apart, axis=-1)
@@ -116,11 +116,12 @@ def top1(reference: Array, candidate: Array) -> tuple[NDArray[np.bool_], NDArray
     same = np.asarray(np.argmax(reference, axis=-1) == np.argmax(candidate, axis=-1))
     if reference.shape[-1] < 2:
         return same, np.ones(same.shape)
-    second, first = np.moveaxis(np.exp(np.partition(_log_softmax(reference), -2, axis=-1)[..., -2:]), -1, 0)
+    second, first = np.moveaxis(np.exp(np.partition(log_softmax(reference), -2, axis=-1)[..., -2:]), -1, 0)
     return same, first - second
 
 
-def _log_softmax(logits: Array) -> NDArray[np.float64]:
+def log_softmax(logits: Array) -> NDArray[np.float64]:
+    """Log probabilities of logits [.., V], along the last axis."""
     shifted = logits.astype(np.float64) - np.max(logits, axis=-1, keepdims=True).astype(np.float64)
     found: NDArray[np.float64] = shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
     return found

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers.generation import logits_process as theirs
 
-from onnxsmith.runtime.generation.candidates import best
+from onnxsmith.runtime.generation.candidates import of_logits
 from onnxsmith.runtime.generation.config import GenerationConfig
 from onnxsmith.runtime.generation.sampling import Sampler, candidates
 from tests.generation import ours, rows_of
@@ -102,7 +102,7 @@ def test_the_best_of_beams(size: int, count: int) -> None:
             step(expected, [], 0)
         totals = (expected + scores[:, None]).ravel()
         order = np.argsort(-totals, kind="stable")[:count]
-        found = best(rows, scores, count, steps, [np.zeros(1, np.int64)] * 3, 0)
+        found = of_logits(rows, scores, count, steps, [np.zeros(1, np.int64)] * 3, 0)
         np.testing.assert_allclose(found.totals, totals[order], rtol=1e-6)
         np.testing.assert_array_equal(found.beams * size + found.tokens, order)
 

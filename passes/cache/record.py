@@ -50,6 +50,17 @@ class Cross:
 
 
 @dataclass(frozen=True)
+class Best:
+    """Names for a search by beams: asked for ``count`` int64 [1] tokens, 0 unless it is given, a run gives those best
+    ones of each row in turn, ``tokens`` int64 [B, 1, count] and their log probabilities, ``scores`` float32 of as many.
+    """
+
+    count: str
+    scores: str
+    tokens: str
+
+
+@dataclass(frozen=True)
 class Cache:
     """Names of inputs and outputs, and sizes.
 
@@ -59,7 +70,7 @@ class Cache:
     last keys a query sees, itself among them; ``rolls``: what is behind it may be dropped; ``max_positions`` limits
     P + S, of the whole text; ``cross`` is what is read of a source; ``greedy``, bool [] and false unless it is given,
     asks for ``next_token`` alone: that takes less time, and the logits may have no row; ``steady``: the mask of a step
-    may be longer than the text.
+    may be longer than the text; ``best`` is how several tokens are asked for.
     """
 
     layers: int
@@ -81,6 +92,7 @@ class Cache:
     cross: Cross | None = None
     greedy: str | None = None
     steady: bool = False
+    best: Best | None = None
 
     def to_json(self) -> dict[str, object]:
         """The manifest's entry."""
@@ -98,7 +110,8 @@ def recorded(model: ir.Model) -> Cache | None:
     if found is None:
         return None
     entry = json.loads(found)
-    return Cache(**entry | {"cross": _cross(entry["cross"])})
+    best = entry.get("best")
+    return Cache(**entry | {"cross": _cross(entry["cross"]), "best": None if best is None else Best(**best)})
 
 
 def record_source(model: ir.Model, cross: Cross) -> None:

@@ -7,6 +7,8 @@ becomes, with a new input bool ``greedy`` that is false unless it is given:
     token, sure = If greedy: screened (see screen.py)   else: nothing, unsure
     logits, next_token = If sure: none, token           else: the product as it was
 
+What else is chosen of the logits (see candidates.py) comes with them.
+
 The head of a small model is a fifth of the weights that a step reads, and screening reads a quarter of it. Only where
 the head's weights are the embedding table, which is in memory as it stands: of others the rows would be a copy.
 
@@ -28,6 +30,7 @@ from onnxsmith.passes.engine.names import Names
 from onnxsmith.passes.engine.provenance import stamp
 from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.values import constant, dims, readable
+from onnxsmith.passes.lower.candidates import empty
 from onnxsmith.passes.lower.kernels import MICROSOFT, Kernels
 from onnxsmith.passes.lower.screen import screened
 
@@ -39,7 +42,10 @@ _LEAST = 1 << 22  # elements of a table; the product with a smaller one takes le
 
 @dataclass(frozen=True)
 class _Head:
-    """``nodes`` make ``logits`` [B, 1, V] of ``hidden`` [B, 1, D] and ``table`` [V, D], and the ``token`` [B, 1]."""
+    """``nodes`` make ``logits`` [B, 1, V] of ``hidden`` [B, 1, D] and ``table`` [V, D], and the ``token`` [B, 1].
+
+    ``ranked`` is what else they make.
+    """
 
     nodes: list[ir.Node]
     hidden: ir.Value
@@ -47,6 +53,7 @@ class _Head:
     bias: ir.Value | None
     logits: ir.Value
     token: ir.Value
+    ranked: list[ir.Value]
 
 
 def screen_head(model: ir.Model, kernels: Kernels) -> list[Remark]:
@@ -76,10 +83,10 @@ def idle_branch(model: ir.Model, *, greedy: bool) -> ir.Graph | None:
 
 
 def _head(logits: ir.Value, token: ir.Value) -> _Head | None:
-    choice, product, bias = token.producer(), logits.producer(), None
-    if choice is None or choice.inputs[0] is not logits or product is None or len(logits.uses()) != 1:
+    product, bias, choices = logits.producer(), None, _choices(logits, token)
+    if product is None or not choices:
         return None
-    nodes = [product, choice]
+    nodes = [product, *choices]
     if product.op_type == "Add":
         scores, bias = sorted((v for v in product.inputs if v is not None), key=lambda v: constant(v) is not None)
         product = scores.producer()
@@ -91,7 +98,17 @@ def _head(logits: ir.Value, token: ir.Value) -> _Head | None:
     hidden, table = product.inputs[0], _table(product.inputs[1])
     if hidden is None or table is None or (bias is not None and not _along(bias, table)):
         return None
-    return _Head(nodes, hidden, table, bias, logits, token)
+    return _Head(nodes, hidden, table, bias, logits, token, [v for v in choices[-1].outputs if v is not token])
+
+
+def _choices(logits: ir.Value, token: ir.Value) -> list[ir.Node]:
+    """The nodes that choose the token, and nothing else reads the logits; none where that cannot be told."""
+    choice, readers = token.producer(), [user for user, _ in logits.uses()]
+    if choice is None or choice.op_type != "If":
+        return readers if choice is not None and readers == [choice] and choice.inputs[0] is logits else []
+    asked = choice.inputs[0].producer() if choice.inputs[0] is not None else None
+    branches = [attribute.as_graph() for attribute in choice.attributes.values()]
+    return [asked, choice] if asked is not None and all(user.graph in branches for user in readers) else []
 
 
 def _along(bias: ir.Value, table: ir.Value) -> bool:
@@ -131,11 +148,12 @@ def _build(model: ir.Model, head: _Head) -> ir.Value:
     graph.remove(head.nodes)
     outputs = list(graph.outputs)
     graph.outputs.clear()  # a value is an output of one graph alone
-    whole = ir.Graph([], [head.logits, head.token], nodes=head.nodes, name="whole head")
-    given = op.several("If", 2, sure, then_branch=alone, else_branch=whole)
+    made = [head.logits, head.token, *head.ranked]
+    whole = ir.Graph([], made, nodes=head.nodes, name="whole head")
+    given = op.several("If", len(made), sure, then_branch=alone, else_branch=whole)
     stamp(op.nodes, NAME, head.nodes)
     names.adopt(graph, op)
-    for old, new in zip((head.logits, head.token), given, strict=True):
+    for old, new in zip(made, given, strict=True):
         new.type, new.shape = old.type, old.shape
         new.name, old.name = old.name, names.value(f"{old.name}.whole")
         outputs[outputs.index(old)] = new
@@ -153,10 +171,11 @@ def _unsure(op: Builder) -> tuple[ir.Value, ir.Value]:
     return op.Identity(op.constant([[0]], "no_token", np.int64)), op.Identity(op.constant(False, "unsure"))
 
 
-def _alone(op: Builder, token: ir.Value, head: _Head) -> tuple[ir.Value, ir.Value]:
-    """No row of logits, and the token."""
+def _alone(op: Builder, token: ir.Value, head: _Head) -> Sequence[ir.Value]:
+    """No row of logits, and the token; nothing ranked."""
     none = op.constant([0, 1, (dims(head.table) or [])[0]], "no_logits", np.int64)
-    return op.ConstantOfShape(none), op.Identity(token)
+    rest = [empty(op, v.dtype) for v in head.ranked if v.dtype is not None]
+    return op.ConstantOfShape(none), op.Identity(token), *rest
 
 
 def _numbers(v: ir.Value) -> Array:

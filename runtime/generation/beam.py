@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxsmith.runtime.generation.candidates import Candidates, best
+from onnxsmith.runtime.generation.candidates import Candidates, of_logits, of_ranked
 from onnxsmith.runtime.generation.config import GenerationConfig
 from onnxsmith.runtime.generation.decoder import Decoder
-from onnxsmith.runtime.generation.processors import processors
+from onnxsmith.runtime.generation.processors import Processor, banned, processors
 
 Array = NDArray[Any]
 _NEVER = -1e9  # the score of a beam that is none
+_MOST_BANNED = 256  # tokens that the graph ranks besides those that are wanted
 Finished = Callable[[NDArray[np.int64]], bool]  # whether a text of new ids has come to its end
 
 
@@ -55,6 +56,10 @@ class Search:
         scores = np.full(config.num_beams, _NEVER, np.float32)
         scores[0] = 0
         return cls(config, limit, np.zeros((config.num_beams, 0), np.int64), scores)
+
+    def texts(self, prompt: Array) -> list[Array]:
+        """The ids of each beam, int64 [K, n] with those of the prompt."""
+        return [np.concatenate([prompt, ids]) for ids in self.ids]
 
     @property
     def wanted(self) -> int:
@@ -117,13 +122,17 @@ def search_beams(
     beams, steps = config.num_beams, processors(config, limit)
     copies = np.repeat(np.arange(len(prompts)), beams)
     decoder.select(copies)
-    logits, live = first[copies], list(range(len(prompts)))
+    logits, live, bans = first[copies], list(range(len(prompts))), None
     while True:
-        moves = []
+        number, moves = searches[live[0]].ids.shape[1], []
         for i, n in enumerate(live):
             search, rows = searches[n], slice(i * beams, (i + 1) * beams)
-            texts = [np.concatenate([prompts[n], ids]) for ids in search.ids]
-            found = best(logits[rows], search.scores, search.wanted, steps, texts, search.ids.shape[1])
+            if bans is not None and decoder.ranked is not None:
+                values, tokens = (each[rows] for each in decoder.ranked)
+                found = of_ranked(values, tokens, search.scores, search.wanted, bans[rows])
+            else:
+                texts = search.texts(prompts[n])
+                found = of_logits(logits[rows], search.scores, search.wanted, steps, texts, number)
             parents, same = search.advance(found, stops)
             moves += [] if search.over else [(i * beams + parents, len(prompts[n]) + same)]
         yield
@@ -131,7 +140,16 @@ def search_beams(
         if not live:
             return
         decoder.select(*map(np.concatenate, zip(*moves, strict=True)))
+        bans = _bans(steps, [text for n in live for text in searches[n].texts(prompts[n])], number + 1)
+        decoder.wanted = 0 if bans is None else searches[0].wanted + max(map(len, bans))
         logits = decoder.step(np.concatenate([searches[n].ids[:, -1] for n in live]))
+
+
+def _bans(steps: Sequence[Processor], texts: Sequence[Array], number: int) -> list[set[int]] | None:
+    """What the steps ban, of each beam; None where they do more, or ban so much that a whole row is read in less."""
+    found = [banned(steps, text, number) for text in texts]
+    few = [ids for ids in found if ids is not None and len(ids) <= _MOST_BANNED]
+    return few if len(few) == len(found) else None
 
 
 def _places(parents: Array) -> Array:

@@ -53,7 +53,7 @@ class Buffers:
     def holds(self, columns: int) -> bool:
         return columns <= self.capacity
 
-    def take(self, binding: ort.IOBinding) -> None:
+    def take(self, binding: ort.IOBinding, first: int) -> None:
         """The buffers have it already."""
 
     def select(self, rows: Array, columns: int, shared: Array) -> None:

@@ -28,13 +28,13 @@ class Cache(Protocol):
         """Forget everything; the next run is of so many rows."""
 
     def bind(self, binding: ort.IOBinding, columns: int) -> None:
-        """Bind past and present for a run after which there are so many columns, present after one other output."""
+        """Bind past and present for a run after which there are so many columns."""
 
     def holds(self, columns: int) -> bool:
         """Whether what was bound for the run before serves for so many columns too."""
 
-    def take(self, binding: ort.IOBinding) -> None:
-        """Keep what the run gave for present, the outputs after the first."""
+    def take(self, binding: ort.IOBinding, first: int) -> None:
+        """Keep what the run gave for present, the outputs from the ``first`` of them on."""
 
     def select(self, rows: Array, columns: int, shared: Array) -> None:
         """Row i becomes what row ``rows[i]`` was, of which ``columns`` are in use.
@@ -85,8 +85,8 @@ class PassedCache:
     def holds(self, columns: int) -> bool:
         return False
 
-    def take(self, binding: ort.IOBinding) -> None:
-        self._values = list(binding.get_outputs()[1:])
+    def take(self, binding: ort.IOBinding, first: int) -> None:
+        self._values = list(binding.get_outputs()[first:])
 
     def select(self, rows: Array, columns: int, shared: Array) -> None:
         if not np.array_equal(rows, np.arange(self._shape[0])):

@@ -1,11 +1,11 @@
-"""The best continuations of a text's beams, found while each beam's row of scores lies in the processor's cache.
+"""The best continuations of a text's beams: of tokens that the graph ranked, or of all its logits.
 
-Shapes: K beams, V vocabulary, C candidates.
+Shapes: K beams, V vocabulary, C candidates, R ranked tokens of each beam.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,26 @@ class Candidates:
     tokens: Array
 
 
-def best(
+def of_ranked(values: Array, tokens: Array, scores: Array, count: int, banned: Sequence[Collection[int]]) -> Candidates:
+    """The ``count`` largest sums of a beam's score and a log probability, but of ``banned`` tokens of each beam.
+
+    Args:
+        values: The best log probabilities of each beam, float32 [K, R]; R is at least ``count`` and as many as are
+            banned in a beam.
+        tokens: Whose they are, int64 [K, R].
+        scores: float32 [K].
+        count: How many to find.
+        banned: Ids, of each beam.
+    """
+    allowed = np.array([[id not in ids for id in row] for row, ids in zip(tokens.tolist(), banned, strict=True)])
+    rows, places = np.nonzero(allowed)
+    return _sorted(values[rows, places] + scores[rows], rows, tokens[rows, places], count)
+
+
+def of_logits(
     logits: Array, scores: Array, count: int, steps: Sequence[Processor], texts: Sequence[Array], number: int
 ) -> Candidates:
-    """The ``count`` largest sums of a beam's score and a log probability; of equals, the first.
+    """The ``count`` largest sums of a beam's score and a log probability, each row read while it is in the cache.
 
     Args:
         logits: float32 [K, V], which is changed to log probabilities as the steps leave them.
@@ -57,7 +73,11 @@ def best(
     tokens = np.concatenate([(part[:, None] + parts * np.arange(_PART)).ravel(), np.tile(rest, beams)])
     totals = _subtract(logits[rows, tokens], norms[:, rows, 0]) + scores[rows]
     found = _reach(totals, count)
-    rows, tokens, totals = rows[found], tokens[found], totals[found]
+    return _sorted(totals[found], rows[found], tokens[found], count)
+
+
+def _sorted(totals: Array, rows: Array, tokens: Array, count: int) -> Candidates:
+    """The largest first; of equals, the first."""
     order = np.lexsort((tokens, rows, -totals))[:count]
     return Candidates(totals[order], rows[order], tokens[order])
 

@@ -17,7 +17,7 @@ from onnxsmith.errors import BadInput
 from onnxsmith.runtime.feeds import TensorInfo
 from onnxsmith.runtime.generation.buffers import DeviceCache, room
 from onnxsmith.runtime.generation.cache import make_cache
-from onnxsmith.runtime.generation.interface import Interface
+from onnxsmith.runtime.generation.interface import Best, Interface
 from onnxsmith.runtime.generation.source import Source
 from onnxsmith.runtime.generation.steady import SteadySteps
 from onnxsmith.runtime.session import Provider, graph_options, one_line
@@ -35,7 +35,9 @@ def column_bytes(interface: Interface, inputs: Sequence[TensorInfo]) -> int:
 class Decoder:
     """Rows of text and their cache. ``lengths`` int64 [B] counts each row's tokens in it.
 
-    ``picks``: a run gives the best next tokens, int64 [B], where it else gives logits, float32 [B, V].
+    ``picks``: a run gives the best next tokens, int64 [B], where it else gives logits, float32 [B, V]. With these come
+    the ``wanted`` best tokens of each row, C of them, where the graph ranks them: ``ranked`` is then their log
+    probabilities [B, C], the largest first, and the tokens [B, C], of the last run.
     ``source`` is what an encoder-decoder reads; ``prefill``, where it is given, runs for the prompts, and ``session``
     for what follows. ``step_bytes`` are the weights that a run reads, where that is known, and ``greedy_step_bytes``
     those of one that picks; ``read`` counts them, and keys and values, over all runs. ``nbytes`` are those of the cache
@@ -65,12 +67,13 @@ class Decoder:
         self._width = 0  # columns of the cache in use
         self._dropped = np.zeros(0, np.int64)  # first tokens of each row that are there no more
         self._binding: ort.IOBinding | None = None  # of the last run; to bind a cache costs as much as a small product
-        self._bound: tuple[ort.InferenceSession, str | None] | None = None  # what runs, and what it gives
+        self._bound: tuple[ort.InferenceSession, list[str]] | None = None  # what runs, and what it gives
         self._yes = ort.OrtValue.ortvalue_from_numpy(np.array(True))
         self._step_bytes, self._greedy_step_bytes = step_bytes, greedy_step_bytes or step_bytes
         self._column_bytes = column_bytes(interface, inputs)
-        self.read = self.nbytes = 0
+        self.read = self.nbytes = self.wanted = 0
         self.picks = False
+        self.ranked: tuple[Array, Array] | None = None
         self.source = source
         self.lengths = np.zeros(0, np.int64)
 
@@ -119,8 +122,9 @@ class Decoder:
         """
         self._binding = None
         # Rows that are not compact start with padding, each of its own length.
-        known = shared is not None and self._names.in_place
-        same = np.maximum(shared - self._dropped[rows], 0) if known else np.zeros_like(rows)
+        same = np.zeros_like(rows)
+        if shared is not None and self._names.in_place:
+            same = np.maximum(shared - self._dropped[rows], 0)
         self._cache.select(rows, self._width, same)
         if self.source is not None:
             self.source.select(rows)
@@ -161,7 +165,7 @@ class Decoder:
 
         It is ONNX Runtime's memory, which the next run may take.
         """
-        new = ids.shape[1]
+        new, self.ranked = ids.shape[1], None
         self._roll(new)
         counts = lengths - self._dropped
         width = int(counts.max()) if self._names.in_place else self._width + new
@@ -196,28 +200,43 @@ class Decoder:
         return found
 
     def _bound_run(self, session: ort.InferenceSession, feeds: dict[str, Array], width: int) -> Array:
-        output = self._output
-        held = self._binding if self._bound == (session, output) and self._cache.holds(width) else None
+        ranks = self._ranks(session)
+        outputs = [self._output, *((ranks.scores, ranks.tokens) if ranks is not None else ())]
+        held = self._binding if self._bound == (session, outputs) and self._cache.holds(width) else None
         binding = held or session.io_binding()
+        if ranks is not None:
+            binding.bind_ortvalue_input(ranks.count, ort.OrtValue.ortvalue_from_numpy(np.array([self.wanted])))
         contiguous = {name: np.ascontiguousarray(array) for name, array in feeds.items()}  # alive until the run is over
         for name, array in contiguous.items():
             binding.bind_cpu_input(name, array)
-        binding.bind_output(output)  # again and again: what a run has written there is not to be written over
+        for name in outputs:
+            binding.bind_output(name)  # again and again: what a run has written there is not to be written over
         if held is None:
             self._ask(session, binding)
             self._cache.bind(binding, width)
             if self.source is not None:
                 self.source.bind(binding)
-        self._binding, self._bound = binding, (session, output)
+        self._binding, self._bound = binding, (session, outputs)
         try:
             session.run_with_iobinding(binding, self._options)
         except Exception as error:  # ONNX Runtime's error classes have no common base
             raise BadInput(f"ONNX Runtime fails on these tokens: {one_line(error)}") from error
-        self._cache.take(binding)
+        given = binding.get_outputs_as_ortvaluevector()
+        self._cache.take(binding, len(outputs))
         if held is None:  # asking each of many buffers takes longer than all else here
             self.nbytes = self._cache.nbytes + (self.source.nbytes if self.source else 0)
-        found: Array = binding.get_outputs_as_ortvaluevector()[0].numpy()
+        if ranks is not None:
+            scores, tokens = (given[n].numpy()[:, 0] for n in (1, 2))
+            self.ranked = scores, tokens
+        found: Array = given[0].numpy()
         return found
+
+    def _ranks(self, session: ort.InferenceSession) -> Best | None:
+        """How the graph is asked for what is ``wanted``, where it is and can be."""
+        if not self.wanted or self._names.best is None:
+            return None
+        known = any(info.name == self._names.best.count for info in session.get_overridable_initializers())
+        return self._names.best if known else None
 
     def _ask(self, session: ort.InferenceSession, binding: ort.IOBinding) -> None:
         """For the token alone, of a graph that can tell it without the logits."""

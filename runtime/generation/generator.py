@@ -65,6 +65,7 @@ class Generator:
     def _run(
         self, prompts: Prompts, texts: Prompts, rows: Sequence[Row], config: GenerationConfig, limit: int
     ) -> Pieces:
+        self._decoder.wanted = 0
         if self._decoder.source is not None:
             self._decoder.source.read(prompts)
         if config.num_beams > 1:

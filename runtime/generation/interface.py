@@ -36,6 +36,17 @@ class Cross:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The optional input ``count`` int64 [1], and what a run then gives: so many best ``tokens`` [B, 1, count] of each
+    row and their log probabilities, ``scores``.
+    """
+
+    count: str
+    scores: str
+    tokens: str
+
+
+@dataclass(frozen=True)
 class Interface:
     """``in_place``: rows are compact from column 0, and past and present may be one longer buffer.
 
@@ -43,6 +54,7 @@ class Interface:
     where the graph picks it, and where the optional input ``greedy`` is true, it does so in less time and may give no
     logits; ``window`` is how many last tokens a query sees. Where the cache ``rolls``, those before may be dropped from
     the front of a row, if the positions go on. Where it is ``steady``, the mask of a step may be longer than the text.
+    ``best`` is how it gives several tokens, where it does.
     """
 
     past: tuple[str, ...]
@@ -60,6 +72,7 @@ class Interface:
     cross: Cross | None = None
     greedy: str | None = None
     steady: bool = False
+    best: Best | None = None
 
 
 def find_interface(
@@ -90,7 +103,7 @@ def find_interface(
 def _recorded(entry: Any) -> Interface:
     """The manifest's own words; see the class for their meaning."""
     try:
-        cross = entry.get("cross")
+        cross, best = entry.get("cross"), entry.get("best")
         return Interface(
             past=tuple(entry["past"]),
             present=tuple(entry["present"]),
@@ -107,6 +120,7 @@ def _recorded(entry: Any) -> Interface:
             cross=None if cross is None else _recorded_cross(cross),
             greedy=entry.get("greedy"),
             steady=bool(entry.get("steady")),
+            best=None if best is None else Best(best["count"], best["scores"], best["tokens"]),
         )
     except (AttributeError, KeyError, TypeError) as error:
         raise BadInput(f"the manifest's 'cache' is not complete ({error}); optimize the model again") from error
