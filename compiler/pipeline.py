@@ -28,6 +28,7 @@ from onnxsmith.passes.lower.greedy import screen_head
 from onnxsmith.passes.lower.in_place import in_place
 from onnxsmith.passes.lower.packed import packed_gates, packed_qkv
 from onnxsmith.passes.lower.sinks import sinks
+from onnxsmith.passes.lower.sources import shared_sources
 from onnxsmith.passes.optimize import attention_biases, distances, mask_floor, position_tables
 from onnxsmith.passes.optimize.last_token import last_token
 from onnxsmith.passes.optimize.unpad import unpad
@@ -124,6 +125,7 @@ def passes(
         steps.append(Pass("unpad", transform=partial(unpad, share=share)))
     if kernels is not None:
         steps.append(Pass(f"lower-{target.name}", tuple(lower.rules(kernels))))
+        steps += [Pass("shared-sources", transform=shared_sources)] if cache is not None else []
         steps += [_narrow(form, kernels, bounds or {}, keep_io)] if form is not None else []
         steps += _evened(precision, bounds or {}, samples)
         if cache is not None and precision in weight_only.FORMATS:  # in float32 two products are as fast

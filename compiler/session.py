@@ -30,7 +30,8 @@ def run_model(
     """
     session = open_in_memory(model, optimize=optimize, config=config, threads=threads)
     complete = as_prompt(model)
-    names, wanted = [o.name for o in session.get_outputs()], {i.name for i in session.get_inputs()}
+    names = [o.name for o in session.get_outputs()]
+    wanted = {i.name for i in (*session.get_inputs(), *session.get_overridable_initializers())}
 
     def call(feeds: Mapping[str, NDArray[Any]]) -> Values:
         given = {name: value for name, value in complete(feeds).items() if name in wanted}

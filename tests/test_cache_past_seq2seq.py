@@ -219,6 +219,7 @@ def test_a_decoder_alone(tmp_path: Path) -> None:
         "inputs": ["input_ids", "attention_mask"],
         "mask": "source_mask",
         "model": None,
+        "shared": False,
     }
     assert [v.name for v in ir.load(tmp_path / "fast" / "model.onnx").graph.outputs][:2] == ["logits", "next_token"]
     assert onnxsmith.verify(tmp_path / "fast", against=source).fine

@@ -76,6 +76,14 @@ def test_changed_logits(name: str, settings: dict[str, Any]) -> None:
     check(name, **settings)
 
 
+@pytest.mark.parametrize("settings", [*CHANGES, *SEARCHES[2:]], ids=str)
+def test_beams_of_ranked_tokens(settings: dict[str, Any]) -> None:
+    """The graph gives the best tokens alone wherever no more is done than to ban some."""
+    model = compiled("bart")
+    assert model.generation.interface.best is not None
+    check("bart", model, **BEAMS | settings)
+
+
 def test_a_forced_start() -> None:
     assert {row[0] for row in check("bart", forced_bos_token_id=11)} == {11}
 

@@ -38,8 +38,9 @@ class Cross:
     """What an encoder-decoder's decoder reads of the source: ``past``, which are ``outputs`` of the encoder in turn.
 
     The encoder takes ``inputs``, ids and a mask int64 [B, R], or ids alone; ``mask`` is what the decoder calls the
-    source's mask, None where it takes none. Keys and values are [B, H, R, D]. ``model`` is the encoder's file beside
-    the decoder's, None where it is an artifact of its own.
+    source's mask, None where it takes none. Keys and values are [B, H, R, D]; where they are ``shared``, [C, H, R, D],
+    with a mask [C, R], for the B / C rows in turn that read each of them. ``model`` is the encoder's file beside the
+    decoder's, None where it is an artifact of its own.
     """
 
     past: list[str]
@@ -47,6 +48,7 @@ class Cross:
     inputs: list[str]
     mask: str | None
     model: str | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True)

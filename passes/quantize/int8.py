@@ -44,11 +44,12 @@ def _quantized_with(activations: Mapping[str, Activation], largest_code: int) ->
             inputs = (data[0], columns, data[1], column_scales, data[2], None, bias)
             return op.MatMulIntegerToFloat(*inputs, domain=MICROSOFT)
 
+        bias = products.bias(op, m)
         if not known.by_row:
-            return product(_codes_of(op, x, known), m.get("bias"))
+            return product(_codes_of(op, x, known), bias)
         sizes = largest(op, x)
         y = op.Mul(product(_codes_of(op, op.Div(x, sizes), _IN_A_ROW), None), sizes)
-        return y if m.get("bias") is None else op.Add(y, m["bias"])
+        return y if bias is None else op.Add(y, bias)
 
     return rewrite
 

@@ -32,7 +32,7 @@ def _product_and_bias(op: Any, x: Any, weight: Any, bias: Any) -> Any:
 def rules(name: str, rewrite: Callable[[Builder, Match], ir.Value], *further: Requirement) -> tuple[Rule, ...]:
     """A rule for each form of the product; ``further`` requirements are the format's own, such as its kernel.
 
-    ``rewrite`` finds x [.., K] under "x", and under "bias" nothing or [N]; :func:`matrix` gives the weights.
+    ``rewrite`` finds x [.., K] under "x"; :func:`matrix` gives the weights, and :func:`bias` what is added.
     """
     where = (
         is_constant("weight", "bias"),
@@ -54,6 +54,16 @@ def matrix(m: Match) -> Array:
     weight = constant(m["weight"])
     assert weight is not None, "the rule requires a constant"
     return weight.numpy().T if m.tag("layout") == "turned" else weight.numpy()
+
+
+def bias(op: Builder, m: Match) -> ir.Value | None:
+    """What is added to the columns of a matched product, [N], if anything is."""
+    found = m.get("bias")
+    if found is None or rank(found) == 1:
+        return found
+    tensor = constant(found)
+    assert tensor is not None, "the rule requires a constant"
+    return op.constant(tensor.numpy().reshape(-1), f"{found.name}_flat")
 
 
 def finite(name: str) -> Requirement:
@@ -79,12 +89,12 @@ def _wide_enough(m: Match) -> Mismatch | None:
 
 def _bias_of_columns(m: Match) -> Mismatch | None:
     """The weights are a matrix, and the kernel takes a bias with one number for each of its N columns."""
-    shape, bias = dims(m["weight"]), m.get("bias")
+    shape, added = dims(m["weight"]), m.get("bias")
     if shape is None or len(shape) != 2:
         return Mismatch("rank", "weights of two dimensions", m["weight"], m["weight"])
-    if bias is None or dims(bias) == [shape[0 if m.tag("layout") == "turned" else 1]]:
+    if added is None or _is_bias(m, added):
         return None
-    return Mismatch("shape", "one bias for each column", bias, bias)
+    return Mismatch("shape", "one bias for each column", added, added)
 
 
 def _without_bias(m: Match) -> Mismatch | None:
@@ -92,6 +102,13 @@ def _without_bias(m: Match) -> Mismatch | None:
     if len(m.outputs[0].uses()) > 1 or m.outputs[0].is_graph_output():
         return None
     for user, i in m.outputs[0].uses():
-        if user.op_type == "Add" and rank(user.inputs[1 - i]) == 1 and constant(user.inputs[1 - i]) is not None:
+        if user.op_type == "Add" and _is_bias(m, user.inputs[1 - i]):
             return Mismatch("op-type", "a product without a bias", user.op_type, user)
     return None
+
+
+def _is_bias(m: Match, v: ir.Value | None) -> bool:
+    """A constant with one number for each column, and no more dimensions than the product has."""
+    shape, found = dims(m["weight"]) or [], dims(v) or []
+    columns = shape[0 if m.tag("layout") == "turned" else 1]
+    return constant(v) is not None and found == [1] * (len(found) - 1) + [columns] and len(found) <= (rank(m["x"]) or 1)

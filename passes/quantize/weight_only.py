@@ -99,7 +99,7 @@ def _product_of(form: Format, moments: Moments | None = None) -> Any:
         is_head = m.get("bias") is None and m.outputs[0].is_graph_output()
         if form.exact_heads and is_head and can_split(m["x"], elements):
             return with_remainder(op, m["x"], elements, product)
-        return product(m["x"], m.get("bias"))
+        return product(m["x"], products.bias(op, m))
 
     return rewrite
 

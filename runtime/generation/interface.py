@@ -24,7 +24,7 @@ class Cross:
     ``inputs`` are its ids and mask, or ids alone; ``mask`` is the decoder's name of that mask, None where it takes
     none.
     ``model`` is that graph's file in the artifact's folder; None where it is an artifact of its own. ``max_positions``
-    limits the source, where a limit is known.
+    limits the source, where a limit is known. ``shared``: as many rows in turn may read each source.
     """
 
     past: tuple[str, ...]
@@ -33,6 +33,7 @@ class Cross:
     mask: str | None = "encoder_attention_mask"
     model: str | None = None
     max_positions: int | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _recorded(entry: Any) -> Interface:
 
 def _recorded_cross(entry: Mapping[str, Any]) -> Cross:
     past, outputs, inputs = (tuple(entry[key]) for key in ("past", "outputs", "inputs"))
-    return Cross(past, outputs, inputs, entry["mask"], entry["model"])
+    return Cross(past, outputs, inputs, entry["mask"], entry["model"], shared=bool(entry.get("shared")))
 
 
 def _named(

@@ -1,6 +1,7 @@
 """The source text of an encoder-decoder: read once, its keys and values serve every step.
 
-Shapes: B rows, R source tokens, H heads, D head size.
+Shapes: C sources, R source tokens, H heads, D head size. There is one for each row, or for as many rows in turn, where
+the decoder's graph lets these share it.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ Array = NDArray[Any]
 
 
 class Source:
-    """Runs the encoder's graph, and binds what it gives to the decoder's. Keys and values are [B, H, R, D] each."""
+    """Runs the encoder's graph, and binds what it gives to the decoder's. Keys and values are [C, H, R, D] each."""
 
     def __init__(self, session: ort.InferenceSession, cross: Cross, *, device: Provider = "cpu") -> None:
         self._session, self._names, self._device = session, cross, device
         self._mask = np.zeros((0, 0), np.int64)
         self._values: list[ort.OrtValue] = []
-        self._texts = np.zeros(0, np.int64)  # which text each row reads
+        self._rows = np.zeros(0, np.int64)  # which text each row reads
+        self._held = self._rows  # which text each source is
 
     def read(self, texts: Sequence[Sequence[int]]) -> None:
         """Take the ids of these texts, a row each. Raises BadInput for texts that a model without a mask cannot pad."""
@@ -47,7 +49,8 @@ class Source:
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's error classes have no common base
             raise BadInput(f"ONNX Runtime fails on this source: {one_line(error)}") from error
-        self._values, self._mask, self._texts = list(binding.get_outputs()), mask, np.arange(len(texts))
+        self._values, self._mask = list(binding.get_outputs()), mask
+        self._rows = self._held = np.arange(len(texts))
 
     def bind(self, binding: ort.IOBinding) -> None:
         """What the decoder's graph takes of it."""
@@ -58,11 +61,20 @@ class Source:
 
     def select(self, rows: Array) -> None:
         """Row i becomes what row ``rows[i]`` was. Beams that change places within a text copy nothing."""
-        texts = self._texts[rows]
-        if not np.array_equal(texts, self._texts):
-            self._mask = self._mask[rows]
-            self._values = [taken(value, rows, self._device) for value in self._values]
-        self._texts = texts
+        self._rows = self._rows[rows]
+        wanted = self._shared() if self._names.shared else self._rows
+        if not np.array_equal(wanted, self._held):
+            places = np.array([np.flatnonzero(self._held == text)[0] for text in wanted])
+            self._mask = self._mask[places]
+            self._values = [taken(value, places, self._device) for value in self._values]
+        self._held = wanted
+
+    def _shared(self) -> Array:
+        """One source for as many rows in turn where that is so, else one for each."""
+        starts = np.flatnonzero(np.diff(self._rows, prepend=-1))
+        evenly = len(set(np.diff(starts, append=len(self._rows)).tolist())) == 1
+        found: Array = self._rows[starts] if evenly else self._rows
+        return found
 
     @property
     def nbytes(self) -> int:
