@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxsmith.compiler.shortcuts import wrong_rows
 from onnxsmith.passes.cache.record import Cache, Cross, feeds_columns, recorded
 from onnxsmith.passes.engine.values import dims
-from onnxsmith.runtime.parity import log_softmax
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -23,8 +23,6 @@ Run = Callable[[Feeds], Mapping[str, Array]]  # outputs by name; none where it f
 Result = tuple[Array, NDArray[np.bool_]]  # logits [B, S, V] and the positions [B, S] that have them
 _AFTER = 3  # tokens that follow a prompt one by one
 _SHORT = 9  # tokens of a text that is fed one by one as a whole
-_RANKED = 4  # tokens that are asked for
-_EQUAL = 1e-4  # of the largest logit: what sums of some thousand products in another order may differ by
 _STALE = 7.0  # what a buffer holds where nothing was written
 
 
@@ -124,8 +122,8 @@ class Stepper:
     def __call__(self, calls: Sequence[Call], length: int, source: Feeds | None = None) -> Result | None:
         """Logits [B, S, V] and at which positions [B, S] they were asked for; None where a call fails.
 
-        ``source`` [B, ..] is what is read of another text at each call. Where the model's own choice of the next token
-        is not the one of its logits, they are NaN.
+        ``source`` [B, ..] is what is read of another text at each call. Where what else the model gives is not what its
+        logits say, they are NaN.
         """
         rows = np.arange(len(calls[0].ids))
         known = np.zeros((len(rows), length), bool)
@@ -139,9 +137,7 @@ class Stepper:
                 return None
             past = {name: found[present] for name, present in zip(self.cache.past, self.cache.present, strict=True)}
             last = self._last(found, call)
-            last[self._picks_wrong(feeds, last)] = np.nan
-            if number == 0:  # what ranks the logits reads nothing else
-                last[self._ranks_wrong(feeds, last)] = np.nan
+            last[wrong_rows(self.cache, self._run, feeds, found, last, first=number == 0)] = np.nan
             logits = np.zeros((*known.shape, last.shape[-1]), last.dtype) if logits is None else logits
             logits[rows[call.count], call.last[call.count]] = last[call.count]
             known[rows[call.count], call.last[call.count]] = True
@@ -168,29 +164,6 @@ class Stepper:
         if self.cache.next_token is not None:
             last[found[self.cache.next_token][:, 0] != last.argmax(axis=-1)] = np.nan
         return last
-
-    def _picks_wrong(self, feeds: Feeds, last: Array) -> NDArray[np.bool_]:
-        """Rows [B] of which a run that gives the token alone finds another than the best by ``last`` [B, V]."""
-        if self.cache.greedy is None or self.cache.next_token is None:
-            return np.zeros(len(last), bool)
-        found = self._run({**feeds, self.cache.greedy: np.array(True)})
-        if not found:
-            return np.ones(len(last), bool)
-        short = last.max(axis=-1) - last[np.arange(len(last)), found[self.cache.next_token][:, 0]]
-        return np.asarray(short > _EQUAL * np.abs(last).max(axis=-1))
-
-    def _ranks_wrong(self, feeds: Feeds, last: Array) -> NDArray[np.bool_]:
-        """Rows [B] of which a run that ranks tokens gives others than the best by ``last`` [B, V], or other scores."""
-        if self.cache.best is None:
-            return np.zeros(len(last), bool)
-        found = self._run({**feeds, self.cache.best.count: np.array([_RANKED])})
-        if not found:
-            return np.ones(len(last), bool)
-        scores, tokens = found[self.cache.best.scores][:, 0], found[self.cache.best.tokens][:, 0]
-        expected = log_softmax(last)
-        best = -np.sort(-np.partition(expected, -_RANKED, axis=-1)[:, -_RANKED:])
-        far = np.abs([scores - best, scores - np.take_along_axis(expected, tokens, -1)]).max(axis=(0, 2))
-        return np.asarray(far > _EQUAL * np.abs(expected).max(axis=-1))
 
     def _within(self, call: Call) -> Array:
         """The last token's place in the call."""

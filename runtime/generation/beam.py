@@ -23,7 +23,7 @@ from onnxsmith.runtime.generation.processors import Processor, banned, processor
 
 Array = NDArray[Any]
 _NEVER = -1e9  # the score of a beam that is none
-_MOST_BANNED = 256  # tokens that the graph ranks besides those that are wanted
+_MOST_RANKED = 1024  # tokens of a row: to find more takes as long as to read them all
 Finished = Callable[[NDArray[np.int64]], bool]  # whether a text of new ids has come to its end
 
 
@@ -141,15 +141,16 @@ def search_beams(
             return
         decoder.select(*map(np.concatenate, zip(*moves, strict=True)))
         bans = _bans(steps, [text for n in live for text in searches[n].texts(prompts[n])], number + 1)
-        decoder.wanted = 0 if bans is None else searches[0].wanted + max(map(len, bans))
+        count = 0 if bans is None else searches[0].wanted + max(map(len, bans))
+        decoder.wanted = count if count <= _MOST_RANKED else 0
         logits = decoder.step(np.concatenate([searches[n].ids[:, -1] for n in live]))
 
 
 def _bans(steps: Sequence[Processor], texts: Sequence[Array], number: int) -> list[set[int]] | None:
-    """What the steps ban, of each beam; None where they do more, or ban so much that a whole row is read in less."""
+    """What the steps ban, of each beam; None where they do more."""
     found = [banned(steps, text, number) for text in texts]
-    few = [ids for ids in found if ids is not None and len(ids) <= _MOST_BANNED]
-    return few if len(few) == len(found) else None
+    known = [ids for ids in found if ids is not None]
+    return known if len(known) == len(found) else None
 
 
 def _places(parents: Array) -> Array:
