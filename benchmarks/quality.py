@@ -21,7 +21,7 @@ from onnxsmith.cli import console
 from onnxsmith.compiler.closeness import Values, compared
 from onnxsmith.compiler.inputs import Case
 from onnxsmith.runtime.artifact import open_artifact
-from onnxsmith.runtime.feeds import TensorInfo
+from onnxsmith.runtime.generation.moved import empty
 from onnxsmith.runtime.tokenize import text_encoder
 
 PRECISIONS = ("int8-weights", "int8", "int4", "int4+calibrate")
@@ -61,14 +61,8 @@ def _scored(plain: Path, wanted: str, pages: Sequence[Sequence[int]]) -> Iterato
         model = onnxsmith.load(made)
         for ids in pages:
             feeds = {"input_ids": np.array([ids]), "attention_mask": np.ones((1, len(ids)), np.int64)}
-            past = {info.name: _nothing(info) for info in model.inputs if info.name not in feeds}
+            past = {info.name: empty(info, 1).numpy() for info in model.inputs if info.name not in feeds}
             yield {_LOGITS: model.run(feeds | past)[_LOGITS]}
-
-
-def _nothing(past: TensorInfo) -> np.ndarray:
-    """Keys or values [1, H, 0, D]."""
-    _, heads, _, size = past.dims
-    return np.zeros((1, int(heads or 0), 0, int(size or 0)), past.dtype)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ Shapes: B batch, V vocabulary, C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -25,6 +25,7 @@ from onnxsmith.passes.engine.names import Names
 from onnxsmith.passes.engine.provenance import stamp
 from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.values import dims
+from onnxsmith.passes.lower.optional import branch, optional_input
 
 NAME = "beam-candidates"
 _DTYPES = (ir.DataType.FLOAT, ir.DataType.INT64)  # of scores and tokens
@@ -50,20 +51,9 @@ def beam_candidates(model: ir.Model) -> list[Remark]:
 def _build(model: ir.Model, logits: ir.Value, choice: ir.Node) -> Best:
     """The choice in place of ``choice``, with two more outputs; the names of what is new."""
     graph, op, names, token = model.graph, Builder(), Names(model), choice.outputs[0]
-    count = ir.Value(name=names.value("candidates"), shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64))
-    count.const_value = ir.tensor(np.zeros(1, np.int64), name=count.name)
-    graph.inputs.append(count)
-    graph.register_initializer(count)
-
-    def branch(name: str, build: Callable[..., Sequence[ir.Value]], *inputs: ir.Value) -> ir.Graph:
-        inner = Builder()
-        outputs = build(inner, *inputs)
-        names.adopt(graph, inner)
-        stamp(inner.nodes, NAME, [choice])
-        return ir.Graph([], outputs, nodes=inner.nodes, name=name)
-
-    ranked = branch("ranked", _ranked, logits, count)
-    alone = branch("best alone", _alone, logits)
+    count = optional_input(graph, names, "candidates", np.zeros(1, np.int64))
+    ranked = branch(graph, names, "ranked", lambda inner: _ranked(inner, logits, count), NAME, [choice])
+    alone = branch(graph, names, "best alone", lambda inner: _alone(inner, logits), NAME, [choice])
     asked = op.Cast(count, to=ir.DataType.BOOL)
     scores, tokens, best = op.several("If", 3, asked, then_branch=ranked, else_branch=alone)
     stamp(op.nodes, NAME, [choice])
@@ -86,10 +76,10 @@ def _ranked(op: Builder, logits: ir.Value, count: ir.Value) -> Sequence[ir.Value
 
 
 def _alone(op: Builder, logits: ir.Value) -> Sequence[ir.Value]:
-    return *(empty(op, dtype) for dtype in _DTYPES), op.ArgMax(logits, axis=-1, keepdims=0)
+    return *nothing(op, _DTYPES), op.ArgMax(logits, axis=-1, keepdims=0)
 
 
-def empty(op: Builder, dtype: ir.DataType) -> ir.Value:
-    """No candidates: [0, 1, 0]."""
+def nothing(op: Builder, dtypes: Sequence[ir.DataType]) -> list[ir.Value]:
+    """No candidates: [0, 1, 0] of each type."""
     shape = op.constant([0, 1, 0], "none", np.int64)
-    return op.ConstantOfShape(shape, value=ir.tensor(np.zeros(1, dtype.numpy())))
+    return [op.ConstantOfShape(shape, value=ir.tensor(np.zeros(1, dtype.numpy()))) for dtype in dtypes]

@@ -17,7 +17,7 @@ Shapes: B batch, D features, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,9 @@ from onnxsmith.passes.engine.names import Names
 from onnxsmith.passes.engine.provenance import stamp
 from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.values import constant, dims, readable
-from onnxsmith.passes.lower.candidates import empty
+from onnxsmith.passes.lower.candidates import nothing
 from onnxsmith.passes.lower.kernels import MICROSOFT, Kernels
+from onnxsmith.passes.lower.optional import branch, optional_input
 from onnxsmith.passes.lower.screen import screened
 
 Array = np.ndarray[Any, Any]
@@ -130,21 +131,11 @@ def _table(weight: ir.Value | None) -> ir.Value | None:
 def _build(model: ir.Model, head: _Head) -> ir.Value:
     """Both choices in place of the head; the input that says whether only the token is asked for."""
     graph, op, names = model.graph, Builder(), Names(model)
-    greedy = ir.Value(name=names.value("greedy"), shape=ir.Shape([]), type=ir.TensorType(ir.DataType.BOOL))
-    greedy.const_value = ir.tensor(np.array(False), name=greedy.name)
-    graph.inputs.append(greedy)
-    graph.register_initializer(greedy)
-
-    def branch(name: str, build: Callable[[Builder], Sequence[ir.Value]]) -> ir.Graph:
-        inner = Builder()
-        outputs = build(inner)
-        names.adopt(graph, inner)
-        stamp(inner.nodes, NAME, head.nodes)
-        return ir.Graph([], outputs, nodes=inner.nodes, name=name)
-
-    screen = branch("screened", lambda inner: _screened(inner, head))
-    token, sure = op.several("If", 2, greedy, then_branch=screen, else_branch=branch("not asked", _unsure))
-    alone = branch("token alone", lambda inner: _alone(inner, token, head))
+    greedy = optional_input(graph, names, "greedy", np.array(False))
+    screen = branch(graph, names, "screened", lambda inner: _screened(inner, head), NAME, head.nodes)
+    unasked = branch(graph, names, "not asked", _unsure, NAME, head.nodes)
+    token, sure = op.several("If", 2, greedy, then_branch=screen, else_branch=unasked)
+    alone = branch(graph, names, "token alone", lambda inner: _alone(inner, token, head), NAME, head.nodes)
     graph.remove(head.nodes)
     outputs = list(graph.outputs)
     graph.outputs.clear()  # a value is an output of one graph alone
@@ -174,7 +165,7 @@ def _unsure(op: Builder) -> tuple[ir.Value, ir.Value]:
 def _alone(op: Builder, token: ir.Value, head: _Head) -> Sequence[ir.Value]:
     """No row of logits, and the token; nothing ranked."""
     none = op.constant([0, 1, (dims(head.table) or [])[0]], "no_logits", np.int64)
-    rest = [empty(op, v.dtype) for v in head.ranked if v.dtype is not None]
+    rest = nothing(op, [v.dtype for v in head.ranked if v.dtype is not None])
     return op.ConstantOfShape(none), op.Identity(token), *rest
 
 

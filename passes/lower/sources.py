@@ -15,12 +15,12 @@ each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxsmith.passes.cache.probe import with_sources
 from onnxsmith.passes.cache.record import changed, recorded
 from onnxsmith.passes.canonicalize import follow, prune
 from onnxsmith.passes.engine.build import Builder
@@ -84,7 +84,8 @@ def _expanded(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
 def _only_masks(mask: ir.Value | None, sites: list[ir.Node]) -> bool:
     """Whether the biases are made of the source's mask alone, and of the mask nothing else is made."""
     expands = {expand for node in sites if (expand := _expanded(node)[0]) is not None}
-    above = _above(v for node in expands if (v := node.inputs[0]) is not None)
+    made = [p for node in expands if (v := node.inputs[0]) is not None and (p := v.producer()) is not None]
+    above = set(with_sources(made, []))
     inputs = {v for node in above for v in node.inputs if v is not None and v.producer() is None}
     if any(v is not mask and constant(v) is None for v in inputs):
         return False
@@ -97,17 +98,6 @@ def _only_masks(mask: ir.Value | None, sites: list[ir.Node]) -> bool:
         below |= users
         pending += [made for user in users for made in user.outputs]
     return True
-
-
-def _above(values: Iterable[ir.Value]) -> set[ir.Node]:
-    """All nodes that make the values."""
-    found, pending = set[ir.Node](), list(values)
-    while pending:
-        node = pending.pop().producer()
-        if node is not None and node not in found:
-            found.add(node)
-            pending += [v for v in node.inputs if v is not None]
-    return found
 
 
 class _Shares:

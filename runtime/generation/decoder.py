@@ -235,14 +235,13 @@ class Decoder:
         """How the graph is asked for what is ``wanted``, where it is and can be."""
         if not self.wanted or self._names.best is None:
             return None
-        known = any(info.name == self._names.best.count for info in session.get_overridable_initializers())
-        return self._names.best if known else None
+        return self._names.best if _can_ask(session, self._names.best.count) else None
 
     def _ask(self, session: ort.InferenceSession, binding: ort.IOBinding) -> None:
         """For the token alone, of a graph that can tell it without the logits."""
         if self._names.greedy is None or not self._picked:
             return
-        if any(info.name == self._names.greedy for info in session.get_overridable_initializers()):
+        if _can_ask(session, self._names.greedy):
             binding.bind_ortvalue_input(self._names.greedy, self._yes)
 
     @property
@@ -270,3 +269,8 @@ class Decoder:
         if self._names.in_place:
             return columns < lengths[:, None]
         return columns >= width - lengths[:, None]
+
+
+def _can_ask(session: ort.InferenceSession, name: str) -> bool:
+    """Whether the graph has the input, which need not be given."""
+    return any(info.name == name for info in session.get_overridable_initializers())
