@@ -87,7 +87,8 @@ def optimize(
         dims: names or sizes of an input's dimensions, where the file leaves them open; equal names are equal sizes.
         half_io: with fp16 or bf16, inputs and outputs are 16-bit floats too; otherwise they stay float32.
         unpad: compute no padded positions: outputs are the same at allowed positions and zero at padded ones, save the
-            first of each row, which is computed. A model where that cannot be is left as it is, with a remark.
+            first of each row, which is computed. A model where that cannot be is left as it is, with a remark. With a
+            cache, of an encoder-decoder's encoder.
         calibrate: samples for a lossy precision, as arrays [N, ..] by input name or as texts: half of them calibrate
             it, the others judge it. Without, both are done on made-up inputs.
         budget: what a lossy precision may cost, as in "cosine=0.995" or "kl=0.01,top1=0.97": the layers that cost the
@@ -133,8 +134,6 @@ def _check_outputs(cache: bool, all_logits: bool, last_token: bool, unpad: bool)
         raise BadUsage("all_logits is for a model with a cache, any other gives all it gave; add cache")
     if last_token and (cache or unpad):
         raise BadUsage("last_token is for models with their padding, and a cache implies it; choose one of the three")
-    if cache and unpad:
-        raise BadUsage("a model with a cache has no padding to remove; choose cache or unpad")
 
 
 def _check_files(artifact: Artifact, source: str | Path, output: str | Path | None, precision: str) -> None:
@@ -219,7 +218,10 @@ class _Job:
         evidence: list[Evidence] | None = [] if verify == "each" and not self.source.is_structure else None
         search = Search(self.budget, self.samples.judging or self._cases) if self.budget.limits else None
         compilation = Compilation(
-            self._steps, lambda given: both(search, self._observer(given, evidence)), budgeted=search is not None
+            self._steps,
+            lambda given: both(search, self._observer(given, evidence)),
+            budgeted=search is not None,
+            unpadded=self.unpad,
         )
         with self.timed("compile"):
             model = plain(original)

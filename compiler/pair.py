@@ -49,7 +49,8 @@ def _each(artifact: Artifact, options: dict[str, Any], *, cached: bool) -> Seque
     """
     assert artifact.source is not None, "it has two"
     own = {name: value for name, value in options.items() if name not in ("cache", "cache_precision", "all_logits")}
-    return (artifact, options), (artifact.source, own | ({"half_io": True} if cached else {}))
+    decoders = options | ({"unpad": False} if cached else {})  # its rows have no padding then
+    return (artifact, decoders), (artifact.source, own | ({"half_io": True} if cached else {}))
 
 
 def _path(artifact: Artifact) -> Path:

@@ -50,12 +50,13 @@ class Compilation:
     """How a canonical model is compiled: the passes with a cache or without, and their observer if there is one.
 
     Both depend on inputs, which for a decoder alone are others than for the whole. ``budgeted``: the observer holds a
-    budget, which it can do for one model only.
+    budget, which it can do for one model only. ``unpadded``: the passes remove padding, which a cache has none of.
     """
 
     steps: Callable[[Given, bool], list[Pass]]
     observe: Callable[[Given], Observer | None]
     budgeted: bool = False
+    unpadded: bool = False
 
     def whole(self, model: ir.Model, *, cache: bool) -> Compiled:
         """The model as one."""
@@ -64,10 +65,12 @@ class Compilation:
     def parts(self, model: ir.Model) -> Compiled:
         """The model with a cache, an encoder-decoder as two; without one and with a remark where that cannot be.
 
-        Raises BadUsage for an encoder-decoder and a budget.
+        Raises BadUsage for an encoder-decoder and a budget, and for a decoder alone without padding.
         """
         try:
             if not find_texts(model.graph):
+                if self.unpadded:
+                    raise BadUsage("a decoder with a cache has no padding to remove; choose cache or unpad")
                 return self.whole(model, cache=True)
             if self.budgeted:
                 raise BadUsage("a budget is held by one model, and an encoder-decoder becomes two; leave it out")

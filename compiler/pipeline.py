@@ -23,7 +23,7 @@ from onnxsmith.passes.engine.rewrite import Rewriter, Site
 from onnxsmith.passes.engine.rule import Rule
 from onnxsmith.passes.lift import masks
 from onnxsmith.passes.lower import Kernels
-from onnxsmith.passes.lower.candidates import beam_candidates
+from onnxsmith.passes.lower.candidates import ranked_tokens
 from onnxsmith.passes.lower.greedy import screen_head
 from onnxsmith.passes.lower.in_place import in_place
 from onnxsmith.passes.lower.packed import packed_gates, packed_qkv
@@ -104,9 +104,9 @@ def passes(
 
     ``bounds`` gives the largest size of a named dimension, for steps that run the model. ``keep_io`` leaves the
     inputs and outputs of a 16-bit model float32. ``samples`` are inputs to calibrate on, in place of made-up ones.
-    ``without_padding`` computes no padded positions. ``cache`` gives a decoder past and present, and logits of the last
-    token or of all; with ``int8_cache``, where that is appended to in place, in int8 with scales from the ``samples``.
-    ``only_last`` gives a decoder without a cache logits of last tokens.
+    ``without_padding`` computes no padded positions; with a cache there are none. ``cache`` gives a decoder past and
+    present, and logits of the last token or of all; with ``int8_cache``, where that is appended to in place, in int8
+    with scales from the ``samples``. ``only_last`` gives a decoder without a cache logits of last tokens.
     """
     form = FORMATS.get(precision)
     kernels = replace(target.kernels, narrow=form.dtype if form is not None else None) if target.kernels else None
@@ -120,7 +120,7 @@ def passes(
         steps.append(Pass("last-token", transform=last_token))
     if kernels is not None:
         steps += _savings()
-    if without_padding:
+    if without_padding and cache is None:
         share = target.name != "cuda"  # a loop over rows starts too many small kernels there: unmeasured
         steps.append(Pass("unpad", transform=partial(unpad, share=share)))
     if kernels is not None:
@@ -132,7 +132,7 @@ def passes(
             steps.append(Pass("packed-gate", transform=packed_gates))
         steps += _lossy(precision, kernels, bounds or {}, samples)
         if cache is not None and kernels.target == "cpu":  # CUDA replays no graph that branches
-            steps.append(Pass("beam-candidates", transform=beam_candidates))
+            steps.append(Pass("ranked-tokens", transform=ranked_tokens))
             steps.append(Pass("screened-head", transform=partial(screen_head, kernels=kernels)))
     if cache is not None and int8_cache:
         steps.append(Pass(INT8_CACHE, transform=to_int8, lossy=True))

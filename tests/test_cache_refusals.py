@@ -141,9 +141,10 @@ def test_a_refusal_is_printed(tmp_path: Path, invoke: Invoke) -> None:
 def test_contradicting_flags(tmp_path: Path, invoke: Invoke) -> None:
     path = tmp_path / "toy.onnx"
     path.write_bytes(ir.to_proto(toy()).SerializeToString())
-    for flags in (["--cache", "--unpad"], ["--all-logits"]):
+    for flags, told in ((["--cache", "--unpad"], "has no padding to remove"), (["--all-logits"], "add cache")):
         result = invoke("optimize", path, "-o", tmp_path / "out", *flags)
         assert result.code == BadUsage.exit_code and not (tmp_path / "out").exists()
+        assert told in result.err
 
 
 def test_the_manifest_says_how_it_is_run(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from onnxsmith.models.task import ExportTask, TensorSpec
 from onnxsmith.models.transformer import Transformer, TransformerConfig
 from onnxsmith.runtime.model import LoadedModel
 from tests.coverage.wrappers import CausalTransformer
-from tests.generation import EOS, PAD, rows_of, varied
+from tests.generation import EOS, PAD, padded, rows_of, varied
 from tests.toy import parsed
 
 VOCABULARY, LENGTH = 64, 40
@@ -90,6 +90,11 @@ def compiled(module: nn.Module, folder: Path, task: ExportTask = TASK, **options
     return onnxsmith.load(folder / "fast", threads=1)
 
 
+def manifests(folder: Path) -> list[dict[str, Any]]:
+    """Of the encoder and of the decoder."""
+    return [json.loads((folder / part / "onnxsmith.json").read_text()) for part in ("encoder", "decoder")]
+
+
 def greedy(module: nn.Module, row: Sequence[int], count: int, *, masked: bool = True) -> tuple[int, ...]:
     """Without a cache, by the module itself."""
     source, found = torch.tensor([row]), [PAD]
@@ -137,13 +142,29 @@ def test_a_source_without_a_mask(tmp_path: Path) -> None:
         model.generate(rows_of((9, 5)))
 
 
+@pytest.mark.parametrize("positions", ["sinusoidal", "relative"])
+def test_padding_of_sources_is_not_read(positions: str, tmp_path: Path) -> None:
+    module = ours(positions)
+    model = compiled(module, tmp_path, unpad=True)
+    rows = rows_of(LENGTHS)
+    assert list(model.generate(rows, max_new_tokens=12).sequences) == [greedy(module, row, 12) for row in rows]
+    encoder, decoder = manifests(tmp_path / "fast")
+    assert "unpad" in encoder["passes"] and "padded_positions" in encoder
+    assert "unpad" not in decoder["passes"] and "padded_positions" not in decoder
+    ids, mask = padded(rows, "right")
+    keys, values = (
+        onnxsmith.load(tmp_path / "fast" / "encoder").run({"input_ids": ids, "attention_mask": mask})[name]
+        for name in decoder["cache"]["cross"]["outputs"]
+    )
+    for given in (keys, values):
+        kept = given.any((1, 3))
+        assert (kept == (mask == 1)).all()
+
+
 def test_two_folders(tmp_path: Path) -> None:
     """Keys and values of the source are laid out by the encoder once, and read as they are."""
     onnxsmith.optimize(write(ours("learned"), tmp_path / "plain"), tmp_path / "fast", cache=True, verify="off")
-    manifests = {
-        part: json.loads((tmp_path / "fast" / part / "onnxsmith.json").read_text()) for part in ("encoder", "decoder")
-    }
-    encoder, decoder = manifests["encoder"], manifests["decoder"]
+    encoder, decoder = manifests(tmp_path / "fast")
     assert (encoder["task"], decoder["task"]) == ("encoder-with-present", "decoder-with-past")
     cross = decoder["cache"]["cross"]
     assert cross["outputs"] == [entry["name"] for entry in encoder["outputs"]]

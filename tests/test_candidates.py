@@ -1,4 +1,4 @@
-"""Beams read the tokens that the graph ranks: when they do, what these are, and that a wrong rank is found."""
+"""Who needs no more reads the tokens that the graph ranks: when, what these are, and that a wrong rank is found."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ import onnxsmith
 from onnxsmith.compiler.load import load_model
 from onnxsmith.passes.cache import recorded
 from onnxsmith.passes.lower import candidates
+from onnxsmith.runtime.generation.config import GenerationConfig
 from onnxsmith.runtime.generation.decoder import Decoder
+from onnxsmith.runtime.generation.loop import chooser
+from onnxsmith.runtime.generation.ranked import Ranked
+from onnxsmith.runtime.generation.rows import Row
 from onnxsmith.runtime.parity import log_softmax
 from tests.generation import EOS, compiled, plain, rows_of
 from tests.spoiling import check_seen
 
-BEAMS = {"num_beams": 3, "max_new_tokens": 8}
+GREEDY = {"max_new_tokens": 8}
+BEAMS = GREEDY | {"num_beams": 3}
+DRAWN = GREEDY | {"do_sample": True, "top_k": 5, "temperature": 2.0, "seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +75,20 @@ def test_verification_sees_a_wrong_rank(folder: Path, wrong: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [
-        ({"eos_token_id": []}, {6}),
-        ({"eos_token_id": [EOS, 7]}, {9}),
-        ({"eos_token_id": [], "suppress_tokens": [7, 30]}, {8}),
-        ({"eos_token_id": [], "no_repeat_ngram_size": 1}, {6 + n for n in range(2, 9)}),
-        ({"eos_token_id": EOS, "forced_eos_token_id": EOS}, {6, 0}),
-        ({"eos_token_id": [], "repetition_penalty": 1.5}, {0}),
+        (BEAMS | {"eos_token_id": []}, {6}),
+        (BEAMS | {"eos_token_id": [EOS, 7]}, {9}),
+        (BEAMS | {"eos_token_id": [], "suppress_tokens": [7, 30]}, {8}),
+        (BEAMS | {"eos_token_id": [], "no_repeat_ngram_size": 1}, {6 + n for n in range(2, 9)}),
+        (BEAMS | {"eos_token_id": EOS, "forced_eos_token_id": EOS}, {6, 0}),
+        (BEAMS | {"eos_token_id": [], "repetition_penalty": 1.5}, {0}),
+        (DRAWN | {"eos_token_id": []}, {6}),
+        (DRAWN | {"eos_token_id": [], "suppress_tokens": [7, 30]}, {8}),
+        (DRAWN | {"eos_token_id": [], "top_p": 0.5, "num_return_sequences": 3}, {6}),
+        (DRAWN | {"eos_token_id": [], "top_k": 0}, {0}),
+        (DRAWN | {"eos_token_id": [], "repetition_penalty": 1.5}, {0}),
+        (GREEDY | {"eos_token_id": []}, {0}),
+        (GREEDY | {"eos_token_id": [], "no_repeat_ngram_size": 1}, {1 + n for n in range(2, 9)}),
+        (GREEDY | {"eos_token_id": EOS, "min_new_tokens": 3}, {2, 1}),
     ],
     ids=str,
 )
@@ -87,9 +101,22 @@ def test_what_is_asked_for(settings: dict[str, Any], wanted: set[int], monkeypat
         return step(decoder, tokens)
 
     monkeypatch.setattr(Decoder, "step", watched)
-    found = model.generate(rows_of((5,)), **BEAMS | settings)
+    found = model.generate(rows_of((5, 3)), **settings)
     assert set(asked) <= wanted and max(asked) == max(wanted)
     model.generate(rows_of((5,)), max_new_tokens=2)
     assert asked[-1] == 0, "who picks one token ranks none"
     monkeypatch.setattr(Decoder, "_ranks", lambda *_: None)
-    assert model.generate(rows_of((5,)), **BEAMS | settings).sequences == found.sequences
+    assert model.generate(rows_of((5, 3)), **settings).sequences == found.sequences
+
+
+def test_of_equal_tokens_no_chance_is_lost() -> None:
+    """Two of the best, and the second of them is one of three: the ranked ones are not enough to know of all three."""
+    logits = np.array([[0, 3, 2, 2, 2, 1]], np.float32)
+    ranked = Ranked(log_softmax(logits)[:, [1, 2, 3]], np.array([[1, 2, 3]]))
+    drawn = set()
+    for seed in range(40):
+        config = GenerationConfig(do_sample=True, top_k=2, seed=seed)
+        choose, picks = chooser(config, [Row([7], config, 4, None)], 4)
+        assert not picks and choose.wanted(np.zeros(1, int), 1) == 3
+        drawn.add(int(choose(logits.copy(), ranked, np.zeros(1, int), 1)[0]))
+    assert drawn == {1, 2, 3, 4}

@@ -1,4 +1,4 @@
-"""The best next tokens with their log probabilities, where a search by beams asks for so many.
+"""The best next tokens with their log probabilities, where beams or sampling ask for so many.
 
     logits ── ArgMax ── next_token
 
@@ -27,12 +27,12 @@ from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.values import dims
 from onnxsmith.passes.lower.optional import branch, optional_input
 
-NAME = "beam-candidates"
+NAME = "ranked-tokens"
 _DTYPES = (ir.DataType.FLOAT, ir.DataType.INT64)  # of scores and tokens
 LEAST = 1 << 12  # of a vocabulary: a row of fewer logits is read in microseconds
 
 
-def beam_candidates(model: ir.Model) -> list[Remark]:
+def ranked_tokens(model: ir.Model) -> list[Remark]:
     """Let a decoder with a cache rank the tokens that its float32 logits of the last token make likely; in place."""
     cache = recorded(model)
     if cache is None or cache.next_token is None or not cache.last_only:
@@ -45,7 +45,7 @@ def beam_candidates(model: ir.Model) -> list[Remark]:
     if logits.dtype != ir.DataType.FLOAT or not isinstance(size, int) or size < LEAST:
         return []
     changed(model, best=_build(model, logits, choice))
-    return [Remark("analysis", NAME, "", reason="beams are given their best tokens, not all logits to read")]
+    return [Remark("analysis", NAME, "", reason="beams and sampling are given the best tokens, not all logits to read")]
 
 
 def _build(model: ir.Model, logits: ir.Value, choice: ir.Node) -> Best:

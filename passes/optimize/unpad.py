@@ -6,7 +6,8 @@ Attention runs on rows as long as the longest that is left, which short ones sha
 while those of one packed row would be N^2. A mask keeps those apart that came in different rows.
 
 The contract: outputs are the same at allowed positions and zero at padded ones. The first position of each row is
-computed even where it is padding, since pooling by the first token reads it.
+computed even where it is padding, since pooling by the first token reads it. Keys and values that an encoder gives to a
+decoder, which reads them by the mask, have their positions further back: [B, H, S, D].
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxsmith.passes.cache.record import source_of
 from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.values import attribute, constant, dims, rank, scalar
 from onnxsmith.passes.lift.masks import MaskMeaning, meaning_of
@@ -49,7 +51,8 @@ def unpad(model: ir.Model, share: bool = True) -> list[Remark]:
     sites = [n for n in model.graph.all_nodes() if n.op_type == "Attention" and not n.domain]
     try:
         meaning = _meaning(sites)
-        region = _region(model.graph, sites, meaning)
+        cross = source_of(model)
+        region = _region(model.graph, sites, meaning, cross is not None and cross.mask is not None)
     except _Refused as refused:
         return [Remark("missed", "unpad", "", reason=str(refused))]
     Packing(model, region.padding, region.nodes, sites, share).run(region.is_token)
@@ -73,6 +76,7 @@ class _Region:
 
     sites: list[ir.Node]
     padding: Padding
+    masked: bool  # who reads the outputs knows of the mask
     nodes: dict[ir.Node, None] = field(default_factory=dict)
 
     def is_token(self, v: ir.Value | None) -> bool:
@@ -118,9 +122,9 @@ def _meaning(sites: list[ir.Node]) -> MaskMeaning:
     return found
 
 
-def _region(graph: ir.Graph, sites: list[ir.Node], meaning: MaskMeaning) -> _Region:
+def _region(graph: ir.Graph, sites: list[ir.Node], meaning: MaskMeaning, masked: bool) -> _Region:
     mask = next(v for v in graph.inputs if v.name == meaning.padding)
-    region = _Region(sites, Padding(mask, meaning.keep))
+    region = _Region(sites, Padding(mask, meaning.keep), masked)
     if None in region.padding.lead:
         raise _Refused(f"the dimensions of {mask.name} have no names; name them with --dims")
     for site in sites:
@@ -150,8 +154,16 @@ def _check_readers(region: _Region, v: ir.Value) -> None:
     """Padded positions become zero: nothing may read them that saw something else."""
     for reader, i in v.uses():
         inside = reader in region.nodes or (reader in region.sites and i < 3)
-        if not (inside or _takes_first(reader, i) or reader.op_type == "Shape" or _is_masked(region, v)):
+        shown = region.masked and _is_only_shown(reader)
+        if not (inside or shown or _takes_first(reader, i) or reader.op_type == "Shape" or _is_masked(region, v)):
             raise _Refused(f"{reader.op_type} {reader.name} reads the padded positions of {v.name}")
+
+
+def _is_only_shown(reader: ir.Node) -> bool:
+    """Whether what the node gives is the same elements in another shape, for outputs alone."""
+    if reader.op_type not in ("Reshape", "Transpose"):
+        return False
+    return all(_is_only_shown(user) for user, _ in reader.outputs[0].uses())
 
 
 def _takes_first(reader: ir.Node, i: int) -> bool:

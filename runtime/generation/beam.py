@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from onnxsmith.runtime.generation.candidates import Candidates, of_logits, of_ranked
 from onnxsmith.runtime.generation.config import GenerationConfig
 from onnxsmith.runtime.generation.decoder import Decoder
-from onnxsmith.runtime.generation.processors import Processor, banned, processors
+from onnxsmith.runtime.generation.processors import bans, processors
 
 Array = NDArray[Any]
 _NEVER = -1e9  # the score of a beam that is none
-_MOST_RANKED = 1024  # tokens of a row: to find more takes as long as to read them all
 Finished = Callable[[NDArray[np.int64]], bool]  # whether a text of new ids has come to its end
 
 
@@ -122,14 +121,13 @@ def search_beams(
     beams, steps = config.num_beams, processors(config, limit)
     copies = np.repeat(np.arange(len(prompts)), beams)
     decoder.select(copies)
-    logits, live, bans = first[copies], list(range(len(prompts))), None
+    logits, live, banned = first[copies], list(range(len(prompts))), None
     while True:
         number, moves = searches[live[0]].ids.shape[1], []
         for i, n in enumerate(live):
             search, rows = searches[n], slice(i * beams, (i + 1) * beams)
-            if bans is not None and decoder.ranked is not None:
-                values, tokens = (each[rows] for each in decoder.ranked)
-                found = of_ranked(values, tokens, search.scores, search.wanted, bans[rows])
+            if banned is not None and decoder.ranked is not None:
+                found = of_ranked(decoder.ranked.of(rows), search.scores, search.wanted, banned[rows])
             else:
                 texts = search.texts(prompts[n])
                 found = of_logits(logits[rows], search.scores, search.wanted, steps, texts, number)
@@ -140,17 +138,9 @@ def search_beams(
         if not live:
             return
         decoder.select(*map(np.concatenate, zip(*moves, strict=True)))
-        bans = _bans(steps, [text for n in live for text in searches[n].texts(prompts[n])], number + 1)
-        count = 0 if bans is None else searches[0].wanted + max(map(len, bans))
-        decoder.wanted = count if count <= _MOST_RANKED else 0
+        banned = bans(steps, [text for n in live for text in searches[n].texts(prompts[n])], number + 1)
+        decoder.wanted = 0 if banned is None else searches[0].wanted + max(map(len, banned))
         logits = decoder.step(np.concatenate([searches[n].ids[:, -1] for n in live]))
-
-
-def _bans(steps: Sequence[Processor], texts: Sequence[Array], number: int) -> list[set[int]] | None:
-    """What the steps ban, of each beam; None where they do more."""
-    found = [banned(steps, text, number) for text in texts]
-    known = [ids for ids in found if ids is not None]
-    return known if len(known) == len(found) else None
 
 
 def _places(parents: Array) -> Array:

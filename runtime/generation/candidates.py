@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxsmith.runtime.generation.loop import processed
-from onnxsmith.runtime.generation.processors import Processor
+from onnxsmith.runtime.generation.processors import Processor, processed
+from onnxsmith.runtime.generation.ranked import Ranked
 
 Array = NDArray[Any]
 _STEP = 16
@@ -29,20 +29,19 @@ class Candidates:
     tokens: Array
 
 
-def of_ranked(values: Array, tokens: Array, scores: Array, count: int, banned: Sequence[Collection[int]]) -> Candidates:
+def of_ranked(ranked: Ranked, scores: Array, count: int, banned: Sequence[Collection[int]]) -> Candidates:
     """The ``count`` largest sums of a beam's score and a log probability, but of ``banned`` tokens of each beam.
 
     Args:
-        values: The best log probabilities of each beam, float32 [K, R]; R is at least ``count`` and as many as are
-            banned in a beam.
-        tokens: Whose they are, int64 [K, R].
+        ranked: The best of each beam, [K, R]; R is at least ``count`` and as many as are banned in a beam.
         scores: float32 [K].
         count: How many to find.
         banned: Ids, of each beam.
     """
-    allowed = np.array([[id not in ids for id in row] for row, ids in zip(tokens.tolist(), banned, strict=True)])
-    rows, places = np.nonzero(allowed)
-    return _sorted(values[rows, places] + scores[rows], rows, tokens[rows, places], count)
+    left = ranked.without(banned)
+    beams = np.repeat(np.arange(len(left)), [len(tokens) for _, tokens in left])
+    values, tokens = map(np.concatenate, zip(*left, strict=True))
+    return _sorted(values + scores[beams], beams, tokens, count)
 
 
 def of_logits(

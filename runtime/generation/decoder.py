@@ -18,11 +18,13 @@ from onnxsmith.runtime.feeds import TensorInfo
 from onnxsmith.runtime.generation.buffers import DeviceCache, room
 from onnxsmith.runtime.generation.cache import make_cache
 from onnxsmith.runtime.generation.interface import Best, Interface
+from onnxsmith.runtime.generation.ranked import Ranked
 from onnxsmith.runtime.generation.source import Source
 from onnxsmith.runtime.generation.steady import SteadySteps
 from onnxsmith.runtime.session import Provider, graph_options, one_line
 
 Array = NDArray[Any]
+_MOST_RANKED = 1024  # tokens of a row: to find more takes as long as to read all its logits
 PIECE = 512  # tokens of one row that are read at once: attention keeps a score for each of them and each before it
 
 
@@ -36,8 +38,8 @@ class Decoder:
     """Rows of text and their cache. ``lengths`` int64 [B] counts each row's tokens in it.
 
     ``picks``: a run gives the best next tokens, int64 [B], where it else gives logits, float32 [B, V]. With these come
-    the ``wanted`` best tokens of each row, C of them, where the graph ranks them: ``ranked`` is then their log
-    probabilities [B, C], the largest first, and the tokens [B, C], of the last run.
+    the ``wanted`` best tokens of each row, where the graph ranks them and these are not too many: ``ranked`` has those
+    of the last run, or is None.
     ``source`` is what an encoder-decoder reads; ``prefill``, where it is given, runs for the prompts, and ``session``
     for what follows. ``step_bytes`` are the weights that a run reads, where that is known, and ``greedy_step_bytes``
     those of one that picks; ``read`` counts them, and keys and values, over all runs. ``nbytes`` are those of the cache
@@ -73,7 +75,7 @@ class Decoder:
         self._column_bytes = column_bytes(interface, inputs)
         self.read = self.nbytes = self.wanted = 0
         self.picks = False
-        self.ranked: tuple[Array, Array] | None = None
+        self.ranked: Ranked | None = None
         self.source = source
         self.lengths = np.zeros(0, np.int64)
 
@@ -226,14 +228,13 @@ class Decoder:
         if held is None:  # asking each of many buffers takes longer than all else here
             self.nbytes = self._cache.nbytes + (self.source.nbytes if self.source else 0)
         if ranks is not None:
-            scores, tokens = (given[n].numpy()[:, 0] for n in (1, 2))
-            self.ranked = scores, tokens
+            self.ranked = Ranked(given[1].numpy()[:, 0], given[2].numpy()[:, 0])
         found: Array = given[0].numpy()
         return found
 
     def _ranks(self, session: ort.InferenceSession) -> Best | None:
         """How the graph is asked for what is ``wanted``, where it is and can be."""
-        if not self.wanted or self._names.best is None:
+        if not 0 < self.wanted <= _MOST_RANKED or self._names.best is None:
             return None
         return self._names.best if _can_ask(session, self._names.best.count) else None
 

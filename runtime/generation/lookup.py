@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from onnxsmith.runtime.generation.config import GenerationConfig
 from onnxsmith.runtime.generation.decoder import Decoder
-from onnxsmith.runtime.generation.loop import processed
-from onnxsmith.runtime.generation.processors import Processor, processors
+from onnxsmith.runtime.generation.processors import Processor, processed, processors
 from onnxsmith.runtime.generation.rows import Row
 
 Array = NDArray[Any]

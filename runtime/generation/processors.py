@@ -63,15 +63,22 @@ def processors(config: GenerationConfig, limit: int) -> list[Processor]:
     return [step for wanted, step in steps if wanted]
 
 
-def banned(steps: Sequence[Processor], text: Array, number: int) -> set[int] | None:
-    """The tokens that a row's steps ban; None where they do more than that."""
-    if any(not isinstance(step, Ban) and not _rests(step, text, number) for step in steps):
+def processed(logits: Array, steps: Sequence[Processor], texts: Texts, number: int) -> Array:
+    """The logits [B, V] after all steps; they may be changed in place."""
+    for step in steps:
+        step(logits, texts, number)
+    return logits
+
+
+def bans(steps: Sequence[Processor], texts: Texts, number: int) -> list[set[int]] | None:
+    """The tokens that the steps ban, of each row; None where they do more than that."""
+    if any(not isinstance(step, Ban) and not _rests(step, texts, number) for step in steps):
         return None
-    return {id for step in steps if isinstance(step, Ban) for id in step.ids(text, number)}
+    return [{id for step in steps if isinstance(step, Ban) for id in step.ids(text, number)} for text in texts]
 
 
-def _rests(step: Processor, text: Array, number: int) -> bool:
-    return isinstance(step, Force) and not step.ids(text, number)
+def _rests(step: Processor, texts: Texts, number: int) -> bool:
+    return isinstance(step, Force) and not any(step.ids(text, number) for text in texts)
 
 
 def _penalize(logits: Array, texts: Texts, penalty: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,18 @@ class Sampler:
         self._config, self._rows = config, rows
         self._random = np.random.default_rng(config.seed)
 
-    def draw(self, logits: Array, rows: Array) -> Array:
-        """A token for each of ``rows`` [b] of the first ones, by its logits [b, V] -> int64 [b]"""
+    @property
+    def enough(self) -> int:
+        """How many of the best tokens show which may be drawn; 0 where only all do."""
+        return self._config.top_k and self._config.top_k + 1
+
+    def is_shown(self, best: Array) -> bool:
+        """Whether the best logits of a row, the largest first, are all that may be drawn, and no other equals them."""
+        k = self._config.top_k
+        return bool(best[k - 1] > best[-1])
+
+    def draw(self, logits: Iterable[Array], rows: Array) -> Array:
+        """A token for each of ``rows`` [b] of the first ones, by its logits [V] -> int64 [b]"""
         chances = self._random.random(self._rows)[rows]
         return np.array([self._one(row, chance) for row, chance in zip(logits, chances, strict=True)])
 

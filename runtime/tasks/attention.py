@@ -18,8 +18,7 @@ from onnxsmith.runtime.embed import feeds_of
 from onnxsmith.runtime.generation.config import GenerationConfig
 from onnxsmith.runtime.generation.defaults import recommended
 from onnxsmith.runtime.generation.generator import DEFAULT_NEW_TOKENS
-from onnxsmith.runtime.generation.loop import processed
-from onnxsmith.runtime.generation.processors import processors
+from onnxsmith.runtime.generation.processors import processed, processors
 from onnxsmith.runtime.tokenize import TextEncoder, text_encoder
 
 if TYPE_CHECKING:
