@@ -66,7 +66,8 @@ def markdown(run: Run) -> Iterator[str]:
     yield f"Versions: {', '.join(f'{name} {number}' for name, number in sorted(versions.items()))}."
     yield (
         f"Ratios are our time over the engine's, of the first engine of its precision: medians over {run['rounds']} "
-        "rounds with bootstrap 95% intervals; below 1, ours is faster."
+        "rounds with bootstrap 95% intervals; below 1, ours is faster. Sources are of different lengths, so our "
+        "encoder-decoders are made with --unpad."
     )
     for cell in run["cells"]:
         yield from _flat(cell["flat"]) if "flat" in cell else _case(cell)

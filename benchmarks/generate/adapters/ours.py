@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import onnxsmith
 from benchmarks.bench.engines import ROOT, code
@@ -39,9 +40,8 @@ def _compiled(folder: Path, variant: str) -> Path:
     made = folder / f"making-{variant}"
     shutil.rmtree(made, ignore_errors=True)
     calibrate = texts() if variant == "int4" else None
-    onnxsmith.optimize(
-        _plain(folder), made, precision=variant, cache=True, calibrate=calibrate, verify="off", tuned=False
-    )
+    options: dict[str, Any] = {"verify": "off", "tuned": False, "unpad": _config(folder).get("is_encoder_decoder", False)}
+    onnxsmith.optimize(_plain(folder), made, precision=variant, cache=True, calibrate=calibrate, **options)
     made.rename(path)
     return path
 
@@ -52,9 +52,13 @@ def _plain(folder: Path) -> Path:
     if not plain.exists():
         for stale in folder.glob("plain-*"):
             shutil.rmtree(stale)
-        kind = json.loads((folder / "checkpoint" / "config.json").read_text(encoding="utf-8"))["model_type"]
+        kind = _config(folder)["model_type"]
         onnxsmith.export(_ARCHITECTURES.get(kind, kind), plain, checkpoint=folder / "checkpoint")
     return plain
+
+
+def _config(folder: Path) -> Any:
+    return json.loads((folder / "checkpoint" / "config.json").read_text(encoding="utf-8"))
 
 
 def texts() -> list[str]:
