@@ -40,8 +40,9 @@ def _compiled(folder: Path, variant: str) -> Path:
     made = folder / f"making-{variant}"
     shutil.rmtree(made, ignore_errors=True)
     calibrate = texts() if variant == "int4" else None
-    options: dict[str, Any] = {"verify": "off", "tuned": False, "unpad": _config(folder).get("is_encoder_decoder", False)}
-    onnxsmith.optimize(_plain(folder), made, precision=variant, cache=True, calibrate=calibrate, **options)
+    options: dict[str, Any] = {"verify": "off", "tuned": False, "calibrate": calibrate}
+    unpad = bool(_config(folder).get("is_encoder_decoder"))
+    onnxsmith.optimize(_plain(folder), made, precision=variant, cache=True, unpad=unpad, **options)
     made.rename(path)
     return path
 
