@@ -16,9 +16,14 @@ _RUNS = 5
 
 @cache
 def read_bandwidth(threads: int | None = None) -> float:
+    """As :func:`measure_bandwidth`, measured once a process."""
+    return measure_bandwidth(threads)
+
+
+def measure_bandwidth(threads: int | None = None) -> float:
     """Bytes a second that so many threads read together, the best of a few runs; takes about a tenth of a second.
 
-    Measured once a process. None stands for one thread a core that this process may use.
+    None stands for one thread a core that this process may use.
     """
     count = threads or logical_cores()
     parts = np.ones((count, _NUMBERS), np.float32)

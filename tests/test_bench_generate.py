@@ -49,16 +49,16 @@ def workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[st
 
 
 def test_workers_generate_and_slow_ones_less_often(workers: dict[str, Speaker]) -> None:
-    found = measure(workers, CASE, [[5], [7]], 3)
+    found = measure(workers, CASE, [[5], [7]], 3, lambda: 2.0)
     assert found[OURS.name]["ids"] == [[5, 6, 7], [7, 8, 9]]
     assert [len(found[name]["step"]) for name in (OURS.name, SLOW.name)] == [3, 2]
-    cell = summarize(found, {OURS.name: OURS.name, SLOW.name: OURS.name}, OURS.name, roof=2.0)[SLOW.name]
+    cell = summarize(found, {OURS.name: OURS.name, SLOW.name: OURS.name}, OURS.name)[SLOW.name]
     assert (cell["first"], cell["step"], cell["roof"], cell["same"]) == (500, 500, 0.5, 1)
     assert cell["ratios"] == {key: [1, 1, 1] for key in ("whole", "first", "step")}
 
 
 def test_an_engine_that_fails_is_told(workers: dict[str, Speaker]) -> None:
-    found = measure(workers, Case(1, 1, new=3, beams=2), [[5]], 2)
+    found = measure(workers, Case(1, 1, new=3, beams=2), [[5]], 2, lambda: 2.0)
     assert found[OURS.name] == {"why": "ValueError: no beams"}
 
 
@@ -75,7 +75,7 @@ def test_tokens_are_the_same_up_to_the_first_that_differs() -> None:
 
 
 def test_times_of_an_engine_that_tells_no_first_token() -> None:
-    assert times({"first": 0.0, "total": 2.0, "read": 0}, CASE) == {"whole": 2000}
+    assert times({"first": 0.0, "total": 2.0, "read": 0}, CASE, 2.0) == {"whole": 2000}
 
 
 def test_the_page_has_every_engine_and_why_one_is_absent() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
@@ -27,8 +27,13 @@ class Speaker(Worker):
         return self._ask({"prompts": prompts, "new": new, "beams": beams})
 
 
-def measure(workers: Mapping[str, Speaker], case: Case, prompts: Prompts, rounds: int) -> Answer:
-    """By engine its times, or "why" there are none; each engine's first run counts for its tokens alone."""
+def measure(
+    workers: Mapping[str, Speaker], case: Case, prompts: Prompts, rounds: int, roof: Callable[[], float]
+) -> Answer:
+    """By engine its times, or "why" there are none; each engine's first run counts for its tokens alone.
+
+    ``roof`` reads the memory's GB/s, before every run: other tenants of the machine change it within minutes.
+    """
     found: dict[str, Answer] = {}
     for name, worker in workers.items():
         try:
@@ -40,25 +45,26 @@ def measure(workers: Mapping[str, Speaker], case: Case, prompts: Prompts, rounds
         for name in order:
             most = _engine(workers[name]).rounds
             if most is None or number < most:
-                timed[name].append(times(workers[name].generate(prompts, case.new, case.beams), case))
+                now = roof()
+                timed[name].append(times(workers[name].generate(prompts, case.new, case.beams), case, now))
                 time.sleep(_REST)
     for name, rows in timed.items():
         found[name] |= {key: [row[key] for row in rows] for key in rows[0]}
     return found
 
 
-def times(said: Answer, case: Case) -> Answer:
-    """Milliseconds: of a run as a whole, to the first token, and of each step after it; GB/s that the steps read."""
+def times(said: Answer, case: Case, roof: float) -> Answer:
+    """Milliseconds: of a run as a whole, to the first token, and of each step after it; their share of the roof."""
     rest = said["total"] - said["first"]
     found = {"whole": said["total"] * 1e3}
     if said["first"]:
         found |= {"first": said["first"] * 1e3, "step": rest / (case.new - 1) * 1e3}
     if said["read"]:
-        found["gb_s"] = said["read"] / rest / 1e9
+        found["roof"] = said["read"] / rest / 1e9 / roof
     return found
 
 
-def summarize(found: dict[str, Answer], references: Mapping[str, str], expected: str, roof: float) -> dict[str, Answer]:
+def summarize(found: dict[str, Answer], references: Mapping[str, str], expected: str) -> dict[str, Answer]:
     """Medians and ratios. ``references`` names whom an engine is compared with, ``expected`` whose tokens are right."""
     right = found[expected].get("ids")
     cells: dict[str, Answer] = {}
@@ -66,11 +72,9 @@ def summarize(found: dict[str, Answer], references: Mapping[str, str], expected:
         if "why" in answer:
             cells[name] = answer
             continue
-        cell = {key: median(answer[key]) for key in ("whole", "first", "step") if key in answer}
+        cell = {key: median(answer[key]) for key in ("whole", "first", "step", "roof") if key in answer}
         if right is not None:
             cell["same"] = same(answer["ids"], right)
-        if "gb_s" in answer:
-            cell["roof"] = median(answer["gb_s"]) / roof
         ours = found[references[name]]
         cell["ratios"] = {
             key: ratio(ours[key][: len(answer[key])], answer[key])

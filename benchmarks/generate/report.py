@@ -67,7 +67,7 @@ def markdown(run: Run) -> Iterator[str]:
     yield (
         f"Ratios are our time over the engine's, of the first engine of its precision: medians over {run['rounds']} "
         "rounds with bootstrap 95% intervals; below 1, ours is faster. Sources are of different lengths, so our "
-        "encoder-decoders are made with --unpad."
+        "encoder-decoders are made with --unpad. The memory roof is read anew before each run."
     )
     for cell in run["cells"]:
         yield from _flat(cell["flat"]) if "flat" in cell else _case(cell)

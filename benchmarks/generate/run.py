@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,7 +35,7 @@ def main() -> None:
     speed = machine.read_gigabytes(options.threads)
     described = machine.describe(options.threads, PEERS, _VERSIONS)
     console.note(f"read bandwidth {speed} GB/s, {options.threads} threads")
-    cells = [cell for name in options.models for cell in _cells(name, options, speed)]
+    cells = [cell for name in options.models for cell in _cells(name, options)]
     run = {"code": code(), "machine": {**described, "read_gb_s": speed}, "rounds": options.rounds, "cells": cells}
     report.write(run, BUILD if options.dry else ROOT)
 
@@ -53,17 +54,18 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _cells(name: str, options: argparse.Namespace, speed: float) -> Iterator[dict[str, Any]]:
+def _cells(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The cases of a model, and how flat our time of a token is."""
     subject, folder = SUBJECTS[name], _subject(name)
     chosen = [engine for engine in subject.engines if engine.name in options.engines]
+    roof = partial(machine.read_gigabytes, options.threads)
     references = {e.name: next(first.name for first in chosen if first.group == e.group) for e in chosen}
     with _workers(folder, chosen, options.threads) as (workers, broken):
         for case in _cases(subject, options):
             prompts = _prompts(folder, name, case)
-            found = measure(workers, case, prompts, options.rounds) | broken
+            found = measure(workers, case, prompts, options.rounds, roof) | broken
             expected = HUGGING_FACE.name if HUGGING_FACE.name in found else chosen[0].name
-            engines = summarize(found, references, expected, speed)
+            engines = summarize(found, references, expected)
             cell = {"model": name, **vars(case), "references": references, "engines": engines}
             console.note(report.line(cell))
             yield cell
