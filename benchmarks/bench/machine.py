@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.bench.engines import PEERS
 from onnxsmith.compiler.machine import this_machine
-from onnxsmith.runtime.bandwidth import measure_bandwidth
+from onnxsmith.runtime.bandwidth import read_bandwidth
 
 _PEERS = ("onnxruntime", "onnxscript", "torch", "transformers", "openvino", "nncf", "ctranslate2")
 _OURS = ("onnx", "onnx-ir", "onnxscript", "numpy")
@@ -34,5 +34,5 @@ def describe(threads: int, peers: Path = PEERS, names: Sequence[str] = _PEERS) -
 
 
 def read_gigabytes(threads: int) -> float:
-    """GB/s at which the machine reads memory now."""
-    return round(measure_bandwidth(threads) / 1e9, 1)
+    """GB/s at which the machine reads memory."""
+    return round(read_bandwidth(threads) / 1e9, 1)

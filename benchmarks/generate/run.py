@@ -25,6 +25,7 @@ from benchmarks.generate.engines import BUILD, HUGGING_FACE, PEERS, REAL, SUBJEC
 from benchmarks.generate.measure import Prompts, Speaker, flatness, measure, summarize
 from onnxsmith.cli import console
 from onnxsmith.compiler.machine import this_machine
+from onnxsmith.runtime.bandwidth import measure_bandwidth
 
 _VERSIONS = ("ctranslate2", "llama-cpp-python", "onnxruntime", "onnxruntime-genai", "torch", "transformers")
 _LEAST = 4  # tokens of the shortest source, in quarters of the longest: a batch has padding
@@ -58,12 +59,11 @@ def _cells(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The cases of a model, and how flat our time of a token is."""
     subject, folder = SUBJECTS[name], _subject(name)
     chosen = [engine for engine in subject.engines if engine.name in options.engines]
-    roof = partial(machine.read_gigabytes, options.threads)
     references = {e.name: next(first.name for first in chosen if first.group == e.group) for e in chosen}
     with _workers(folder, chosen, options.threads) as (workers, broken):
         for case in _cases(subject, options):
             prompts = _prompts(folder, name, case)
-            found = measure(workers, case, prompts, options.rounds, roof) | broken
+            found = measure(workers, case, prompts, options.rounds, partial(_roof, options.threads)) | broken
             expected = HUGGING_FACE.name if HUGGING_FACE.name in found else chosen[0].name
             engines = summarize(found, references, expected)
             cell = {"model": name, **vars(case), "references": references, "engines": engines}
@@ -73,6 +73,11 @@ def _cells(name: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             prompts = _prompts(folder, name, subject.cases[0])
             ours = {n: worker for n, worker in workers.items() if worker.engine.adapter == "ours"}
             yield {"model": name, "flat": {n: flatness(worker, prompts) for n, worker in ours.items()}}
+
+
+def _roof(threads: int) -> float:
+    """GB/s at which the machine reads memory now."""
+    return measure_bandwidth(threads) / 1e9
 
 
 def _cases(subject: Subject, options: argparse.Namespace) -> Iterator[Case]:
