@@ -12,7 +12,7 @@ from onnxsmith.compiler.compare.known import know
 from onnxsmith.compiler.compare.latency import PAIRS
 from onnxsmith.compiler.compare.pareto import pareto
 from onnxsmith.compiler.compare.profile import roofs
-from onnxsmith.compiler.compare.report import Comparison
+from onnxsmith.compiler.compare.report import Comparison, Variant
 from onnxsmith.compiler.compare.variants import Opened, open_variant
 from onnxsmith.compiler.compare.worst import check_folder, save
 from onnxsmith.compiler.inputs import Case, cases
@@ -62,21 +62,14 @@ def compare(
         BadUsage: There is nothing to compare with the reference, or ``shapes`` or ``pairs`` make no sense.
     """
     peers = peers or {}
-    if not paths or len(paths) + len(peers) < 2:
-        raise BadUsage("compare needs two or more variants, the reference first")
-    if save_worst is not None:
-        check_folder(Path(save_worst))
-    first = open_variant(paths[0], provider, threads, {})
-    others = [open_variant(path, provider, threads, names or {}, first) for path in paths[1:]]
-    others += [Opened(name, run) for name, run in peers.items()]
+    _check(paths, peers, save_worst)
+    first, others = _opened(paths, peers, provider, threads, names or {})
     setting = Setting(pairs, provider, threads, limits or Limits(), quick)
     beside, note = _beside(first, others, _sets(shapes), inputs, texts or (), setting)
     columns = [beside.column(other) for other in others]
     variants = (beside.own(columns), *columns)
     if save_worst is not None:
-        for place, column in enumerate(columns, 1):
-            if column.accuracy:
-                save(Path(save_worst), place, column.accuracy, beside.known)
+        _save_worst(Path(save_worst), columns, beside)
     return Comparison(
         variants,
         {name: array.shape for name, array in beside.feeds[0].items()},
@@ -87,6 +80,34 @@ def compare(
         None if quick or provider != "cpu" else roofs(threads),
         note,
     )
+
+
+def _check(paths: Sequence[str | Path], peers: Mapping[str, RunFeeds], save_worst: str | Path | None) -> None:
+    """Before a model is opened: there is something to compare, and the folder takes what is to be saved."""
+    if not paths or len(paths) + len(peers) < 2:
+        raise BadUsage("compare needs two or more variants, the reference first")
+    if save_worst is not None:
+        check_folder(Path(save_worst))
+
+
+def _opened(
+    paths: Sequence[str | Path],
+    peers: Mapping[str, RunFeeds],
+    provider: Provider,
+    threads: int | None,
+    names: Mapping[str, str],
+) -> tuple[Opened, list[Opened]]:
+    """The reference and the others."""
+    first = open_variant(paths[0], provider, threads, {})
+    others = [open_variant(path, provider, threads, names, first) for path in paths[1:]]
+    return first, others + [Opened(name, run) for name, run in peers.items()]
+
+
+def _save_worst(folder: Path, columns: Sequence[Variant], beside: Beside) -> None:
+    """The worst inputs of all variants that were judged, by their places."""
+    for place, column in enumerate(columns, 1):
+        if column.accuracy:
+            save(folder, place, column.accuracy, beside.known)
 
 
 def _sets(shapes: Mapping[str, int] | Sequence[Mapping[str, int]] | None) -> list[Mapping[str, int]]:
