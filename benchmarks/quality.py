@@ -1,7 +1,7 @@
 """What each precision costs a decoder: KL divergence to fp32 and agreement on the next token, on English text.
 
 Run by ``make bench-quality``. SmolLM2-135M-Instruct with its real weights, with a cache, reads 400 tokens of each of
-eight pages of this project; an ``int4`` that is calibrated learns from other pages. Near ties are as in closeness.py.
+eight pages of this project; what is calibrated learns from other pages. Near ties are as in closeness.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from onnxsmith.runtime.artifact import open_artifact
 from onnxsmith.runtime.generation.moved import empty
 from onnxsmith.runtime.tokenize import text_encoder
 
-PRECISIONS = ("int8-weights", "int8", "int4", "int4+calibrate")
+PRECISIONS = ("int8-weights", "int8", "int8+calibrate", "int4", "int4+calibrate")
 _DOCS = ("compare", "generation", "tasks", "tuning", "training", "verification")
 _PAGES = ("README", "CONTRIBUTING", *(f"docs/{page}" for page in _DOCS))
 _TOKENS = 400

@@ -39,6 +39,7 @@ from onnxsmith.passes.quantize.cache import NAME as INT8_CACHE
 from onnxsmith.passes.quantize.cache import SCALES, cache_scales
 from onnxsmith.passes.quantize.cache import int8_cache as to_int8
 from onnxsmith.passes.quantize.even import even_channels
+from onnxsmith.passes.quantize.scales import scales_told
 from onnxsmith.passes.quantize.tied import tied
 
 
@@ -218,7 +219,7 @@ def _evened(precision: str, bounds: Mapping[str, int], samples: Sequence[Case]) 
 def _lossy(precision: str, kernels: Kernels, bounds: Mapping[str, int], samples: Sequence[Case]) -> list[Pass]:
     """The passes of a precision that the target has in quantized products; what one leaves the next may take."""
     if precision == "int8":
-        return [_int8(kernels, bounds, samples)]
+        return [_int8(kernels, bounds, samples), Pass("int8-scales", transform=scales_told)]
     blocks = [_blocks(form, kernels, samples) for form in weight_only.FORMATS.get(precision, ())]
     return [*blocks, Pass("tied-codes", transform=tied, lossy=True)] if blocks else []
 

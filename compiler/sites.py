@@ -183,7 +183,12 @@ def _within(step: Step, node: ir.Node) -> Iterator[ir.Node]:
         frontier = list(dict.fromkeys(n for f in frontier for n in step(f) if n not in seen))
         seen.update(frontier)
         yield from frontier
-        frontier = [n for n in frontier if n.op_type in _PASSED]
+        frontier = [n for n in frontier if n.op_type in _PASSED or _joins_codes(n)]
+
+
+def _joins_codes(node: ir.Node) -> bool:
+    """Codes of an activation, and of channels added to it: see passes/quantize/excess.py."""
+    return node.op_type == "Concat" and all(n.op_type == "QuantizeLinear" for n in _producers(node))
 
 
 def _reaches(step: Step, node: ir.Node, wanted: Callable[[ir.Node], bool]) -> bool:

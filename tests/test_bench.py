@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.bench import process, report
-from benchmarks.bench.engines import REFERENCE, engines, reference
+from benchmarks.bench.engines import CALIBRATED, REFERENCE, engines, references
 from benchmarks.bench.measure import judge, orders, ratio, set_shapes, time_all
 from benchmarks.bench.process import Broken, Worker
 
@@ -43,7 +43,8 @@ def test_ratio_is_ours_over_theirs_with_its_interval() -> None:
 def test_every_lossy_precision_is_an_engine() -> None:
     names = [engine.name for engine in engines()]
     assert names[0] == REFERENCE.name and "onnxsmith int8" in names
-    assert reference("low", engines()).variant == "int8"
+    assert [engine.variant for engine in references("low", engines())] == ["int8", CALIBRATED.variant]
+    assert references("fp32", engines()) == [REFERENCE] == references("low", [REFERENCE])
 
 
 @pytest.mark.parametrize(
@@ -108,8 +109,9 @@ def test_worker_says_why_a_model_does_not_load(adapter: Path) -> None:
 
 def test_summary_counts_the_cells_that_are_lost() -> None:
     def cell(median: float, low: float) -> dict[str, Any]:
-        found = {"ours": {"ms": 1.0, "ratio": [1, 1, 1]}, "peer": {"ms": 1.0, "ratio": [median, low, 2.0]}}
-        return {"model": "gpt2", "group": "fp32", "reference": "ours", "engines": found}
+        peer = {"ms": 1.0, "ratios": {"ours": [median, low, 2.0]}, "cosine": median / 4}
+        found = {"ours": {"ms": 1.0, "ratios": {"ours": [1, 1, 1]}}, "peer": peer}
+        return {"model": "gpt2", "group": "fp32", "references": ["ours"], "engines": found}
 
-    rows = report.summary([cell(0.5, 0.4), cell(2.0, 1.06)], "fp32")
-    assert rows == [("peer", "1.000", "0.50", "2.00", "2", "1")]
+    rows = report.summary([cell(0.5, 0.4), cell(2.0, 1.06)], "fp32", "ours")
+    assert rows == [("peer", "1.000", "0.50", "2.00", "2", "1", "0.1250")]

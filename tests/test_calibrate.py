@@ -15,6 +15,8 @@ from onnxsmith.passes.quantize import int8, smooth
 from tests.toy import encoder
 
 STEPS = pipeline.passes(target("cpu", "int8"), "int8")
+PLACE = [step.name for step in STEPS].index("int8")
+BEFORE, INT8 = STEPS[:PLACE], STEPS[PLACE]
 
 
 def outlying() -> ir.Model:
@@ -29,7 +31,7 @@ def outlying() -> ir.Model:
 
 
 def lifted(model: ir.Model) -> ir.Model:
-    return pipeline.run(canonicalize(model), STEPS[:-1]).model
+    return pipeline.run(canonicalize(model), BEFORE).model
 
 
 def relative_rms(model: ir.Model, compiled: ir.Model) -> float:
@@ -61,11 +63,11 @@ class TestSmoothing:
         kernels = target("cpu", "int8").kernels
         assert kernels is not None
         plain = pipeline.Pass("int8", int8.rules(kernels, {}), lossy=True).run(lifted(outlying())).model
-        smoothed = STEPS[-1].run(lifted(outlying())).model
+        smoothed = INT8.run(lifted(outlying())).model
         assert relative_rms(model, smoothed) < relative_rms(model, plain)
 
     def test_a_shape_that_does_not_run_is_passed_over(self) -> None:
-        looked_up = [step for step in STEPS[:-1] if step.name != "position-tables"]  # a slice would not even load
+        looked_up = [step for step in BEFORE if step.name != "position-tables"]  # a slice would not even load
         model = pipeline.run(canonicalize(encoder()), looked_up).model
         model.graph.inputs[0].shape = ir.Shape([2, 200])  # more than the table of positions has
         model.graph.inputs[1].shape = ir.Shape([2, 200])

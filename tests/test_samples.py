@@ -19,6 +19,7 @@ from onnxsmith.compiler.target import target
 from onnxsmith.errors import BadInput, BadUsage
 from onnxsmith.passes.canonicalize import canonicalize
 from onnxsmith.passes.quantize.activation import calibrated
+from onnxsmith.passes.quantize.excess import Grid
 from onnxsmith.runtime.artifact import Artifact, open_artifact
 from tests.embedder import TEXTS, write_embedder
 from tests.toy import VOCABULARY, encoder, parsed
@@ -108,8 +109,7 @@ class TestFixedScales:
     def test_a_range_that_inputs_share_is_fixed(self) -> None:
         found = calibrated(np.full((5, 4), -1.0), np.full((5, 4), 3.0), fixed=True)
         assert found.span == (-1, 3)
-        scale, zero = found.scale() or (0, 0)
-        assert scale == np.float32(4 / 255) and zero == 64
+        assert found.grid() == Grid(np.float32(4 / 255), np.uint8(64))
 
     def test_a_range_of_one_input_alone_is_not(self) -> None:
         highs = np.ones((5, 4))
@@ -117,7 +117,7 @@ class TestFixedScales:
         assert calibrated(-np.ones((5, 4)), highs, fixed=True).span is None
 
     def test_nor_is_a_dead_activation(self) -> None:
-        assert calibrated(np.zeros((5, 4)), np.zeros((5, 4)), fixed=True).scale() is None
+        assert calibrated(np.zeros((5, 4)), np.zeros((5, 4)), fixed=True).grid() is None
 
     def test_the_span_is_that_of_the_smoothed_channels(self) -> None:
         highs = np.ones((3, 8))

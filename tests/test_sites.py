@@ -121,6 +121,27 @@ def test_an_activation_whose_values_are_rounded_is_one() -> None:
     assert [(site.kind, site.fused) for site in sites.find(parsed(text, weights))] == [("activation", True)]
 
 
+@pytest.mark.parametrize(("second", "found"), [("QuantizeLinear(g, scale, zero)", ["activation"]), ("Cast(g)", [])])
+def test_an_activation_with_channels_added_is_one(second: str, found: list[str]) -> None:
+    text = f"""
+    <ir_version: 10, opset_import: ["" : 23]>
+    g (float[B,S,8] x) => (float[B,S,9] y)
+    {{
+        a = MatMul(x, w)
+        h = Relu(a)
+        q = QuantizeLinear(h, scale, zero)
+        g = Gather <axis = 2> (h, channel)
+        e = {second.replace("Cast(g)", "Cast <to = 2> (g)")}
+        c = Concat <axis = 2> (q, e)
+        d = DequantizeLinear(c, scale, zero)
+        y = MatMul(d, w9)
+    }}
+    """
+    weights = {"w": np.eye(8), "w9": np.eye(9), "scale": np.array(0.1), "zero": np.array(0, np.uint8)}
+    model = parsed(text, {**weights, "channel": np.array([3])})
+    assert [site.kind for site in sites.find(model)] == found
+
+
 def test_the_module_path_names_the_site() -> None:
     model = canonicalize(encoder())
     softmax = next(n for n in model.graph if n.op_type == "Softmax")

@@ -87,9 +87,10 @@ def int8_closeness(change: Change | None = None) -> float:
     """The smallest cosine of the encoder in int8 with a fault in its products."""
     steps = pipeline.passes(target("cpu", "int8"), "int8")
     if change is not None:
-        prepare, fault = steps[-1].prepare, Fault("int8-product", "", change)
+        place = [step.name for step in steps].index("int8")
+        prepare, fault = steps[place].prepare, Fault("int8-product", "", change)
         assert prepare is not None
-        steps[-1] = replace(steps[-1], prepare=lambda model: tuple(break_rule(r, fault) for r in prepare(model)))
+        steps[place] = replace(steps[place], prepare=lambda model: tuple(break_rule(r, fault) for r in prepare(model)))
     outcome = pipeline.run(canonicalize(encoder()), steps)
     assert fires(outcome, "int8-product")
     return min(c.smallest_cosine for c in check_closeness(encoder(), outcome.model, cases(ENCODER), {}))

@@ -36,6 +36,7 @@ class Engine:
 
 
 REFERENCE = Engine("onnxsmith fp32", "fp32", "ours", "fp32")
+CALIBRATED = Engine("onnxsmith int8, calibrated", "low", "ours", "int8+calibrate")  # with the samples that NNCF gets
 PRODUCTS = Engine("products alone", "fp32", "products", "fp32")  # the roof
 RAW = Engine("ONNX Runtime, raw export", "fp32", "ort", "raw")
 
@@ -57,12 +58,14 @@ _PEERS = (
 def engines() -> list[Engine]:
     """All of them: ours in every precision that the CPU target has, and the peers."""
     lossy = [p for p in TARGETS["cpu"].precisions if p != "fp32"]
-    return [REFERENCE, *(Engine(f"onnxsmith {p}", "low", "ours", p) for p in lossy), *_PEERS, PRODUCTS]
+    own = [Engine(f"onnxsmith {p}", "low", "ours", p) for p in lossy]
+    return [REFERENCE, *own, CALIBRATED, *_PEERS, PRODUCTS]
 
 
-def reference(group: Group, chosen: list[Engine]) -> Engine:
-    """Whom a group's times are set beside: our fp32, and our first lossy precision."""
-    return next((e for e in chosen if e.group == group and e.adapter == "ours"), REFERENCE)
+def references(group: Group, chosen: list[Engine]) -> list[Engine]:
+    """Whom a group's times are set beside: our fp32; our first lossy precision, and the one that is calibrated."""
+    own = [e for e in chosen if e.group == group and e.adapter == "ours"]
+    return [*own[:1], *(e for e in own[1:] if e == CALIBRATED)] or [REFERENCE]
 
 
 @cache

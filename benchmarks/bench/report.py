@@ -16,7 +16,7 @@ from onnxsmith.cli import console
 BEGIN, END = "<!-- make bench writes from here -->", "<!-- to here -->"
 LOST = 1.05  # a cell is lost when its interval lies wholly above
 TITLES = {"fp32": "fp32", "low": "low precision"}
-_SUMMARY = ("engine", ">geometric mean", ">best", ">worst", ">cells", ">lost")
+_SUMMARY = ("engine", ">geometric mean", ">best", ">worst", ">cells", ">lost", ">least cosine")
 Run = dict[str, Any]
 
 
@@ -42,8 +42,8 @@ def rewritten(text: str, begin: str, end: str, lines: Iterable[str]) -> str:
 def show(run: Run) -> None:
     """Print the summary."""
     for group in GROUPS:
-        if rows := summary(run["cells"], group):
-            console.table(f"{TITLES[group]}: time of {_reference(run, group)} over", _SUMMARY, rows)
+        for our in _references(run["cells"], group):
+            console.table(f"{TITLES[group]}: time of {our} over", _SUMMARY, summary(run["cells"], group, our))
 
 
 def line(cell: Run) -> str:
@@ -55,50 +55,54 @@ def line(cell: Run) -> str:
     return f"{where}, ms: {', '.join(times)}{roof}" + "".join(f"; {fault}" for fault in faults)
 
 
-def summary(cells: list[Run], group: str) -> list[tuple[str, ...]]:
-    """For each peer, over all cells that it has: the reference's time over its own."""
+def summary(cells: list[Run], group: str, our: str) -> list[tuple[str, ...]]:
+    """For each other engine, over all cells that it has: our time over its own; and how far its outputs are off."""
     rows: list[tuple[str, ...]] = []
-    for name in _others(cells, group):
-        ratios = [c["engines"][name]["ratio"] for c in cells if c["group"] == group and _timed(c, name)]
-        if not ratios:
-            continue
+    for name in _others(cells, group, our):
+        found = [cell["engines"][name] for cell in cells if cell["group"] == group and _timed(cell, name, our)]
+        ratios = [engine["ratios"][our] for engine in found]
         middle = [median for median, _, _ in ratios]
         mean = math.exp(sum(map(math.log, middle)) / len(middle))
         lost = sum(low > LOST for _, low, _ in ratios)
-        rows.append((name, f"{mean:.3f}", f"{min(middle):.2f}", f"{max(middle):.2f}", str(len(middle)), str(lost)))
+        numbers = (f"{mean:.3f}", f"{min(middle):.2f}", f"{max(middle):.2f}", str(len(middle)), str(lost))
+        rows.append((name, *numbers, _least([engine["cosine"] for engine in found if "cosine" in engine])))
     return rows
 
 
-def _timed(cell: Run, name: str) -> bool:
-    return "ratio" in cell["engines"].get(name, {})
+def _least(cosines: list[float]) -> str:
+    return f"{min(cosines):.4f}" if cosines else "-"
 
 
-def _others(cells: list[Run], group: str) -> list[str]:
-    """The engines of a group that the reference is compared with, in the order of their appearance."""
+def _timed(cell: Run, name: str, our: str) -> bool:
+    return our in cell["engines"].get(name, {}).get("ratios", {})
+
+
+def _others(cells: list[Run], group: str, our: str) -> list[str]:
+    """The engines of a group that one of ours is compared with, in the order of their appearance."""
     some = [cell for cell in cells if cell["group"] == group]
-    names = dict.fromkeys(name for cell in some for name in cell["engines"] if name != cell["reference"])
-    return [name for name in names if any(_timed(cell, name) for cell in some)]
+    names = dict.fromkeys(name for cell in some for name in cell["engines"] if name != our)
+    return [name for name in names if any(_timed(cell, name, our) for cell in some)]
 
 
-def _reference(run: Run, group: str) -> str:
-    return next(str(cell["reference"]) for cell in run["cells"] if cell["group"] == group)
+def _references(cells: list[Run], group: str) -> list[str]:
+    """Ours that the engines of a group are compared with; what only some cells have comes last."""
+    return list(dict.fromkeys(our for cell in cells if cell["group"] == group for our in cell["references"]))
 
 
 def _markdown(run: Run) -> Iterator[str]:
     yield from _machine(run)
     for group in GROUPS:
         cells = [cell for cell in run["cells"] if cell["group"] == group]
-        if not cells:
-            continue
-        reference = _reference(run, group)
-        yield f"### {TITLES[group].capitalize()}: time of {reference} over the engine's\n"
-        yield from _table([name.strip(">") for name in _SUMMARY], summary(cells, group))
-        names = _others(cells, group)
-        for model in dict.fromkeys(cell["model"] for cell in cells):
-            yield f"\n#### {SUBJECTS[model].title}, {TITLES[group]}\n"
-            yield from _table(_columns(names), [_row(cell, names) for cell in cells if cell["model"] == model])
+        for our in _references(cells, group):
+            yield f"### {TITLES[group].capitalize()}: time of {our} over the engine's\n"
+            yield from _table([name.strip(">") for name in _SUMMARY], summary(cells, group, our))
+            names = _others(cells, group, our)
+            for model in dict.fromkeys(cell["model"] for cell in cells):
+                some = [cell for cell in cells if cell["model"] == model]
+                yield f"\n#### {SUBJECTS[model].title}, {our.removeprefix('onnxsmith ')}\n"
+                yield from _table(_columns(names), [_row(cell, names, our) for cell in some])
+            yield ""
         yield from _faults(cells)
-        yield ""
 
 
 def _machine(run: Run) -> Iterator[str]:
@@ -120,11 +124,11 @@ def _columns(names: list[str]) -> list[str]:
     return ["batch x tokens", "ours, ms", "A/A", "share of roof", *names]
 
 
-def _row(cell: Run, names: list[str]) -> list[str]:
+def _row(cell: Run, names: list[str], our: str) -> list[str]:
     """One shape: our time, the noise, the products' share of our time, and a ratio for each engine."""
-    own = cell["engines"][cell["reference"]].get("ms")
-    noise = f"{cell['aa'][1]:.2f}–{cell['aa'][2]:.2f}" if cell["aa"] else ""
-    ratios = [_ratio(cell["engines"][name]["ratio"]) if _timed(cell, name) else "-" for name in names]
+    own, is_first = cell["engines"].get(our, {}).get("ms"), our in cell["references"][:1]  # only that is timed twice
+    noise = f"{cell['aa'][1]:.2f}–{cell['aa'][2]:.2f}" if cell["aa"] and is_first else ""
+    ratios = [_ratio(cell["engines"][name]["ratios"][our]) if _timed(cell, name, our) else "-" for name in names]
     shape = f"{cell['batch']} x {cell['length']}"
     return [shape, f"{own:.2f}" if own else "-", noise, _share(cell) if "roof" in cell else "", *ratios]
 
@@ -147,8 +151,9 @@ def _faults(cells: list[Run]) -> Iterator[str]:
         if "why" in engine
     }
     if found:
-        yield "\nNot timed:\n"
+        yield "Not timed:\n"
         yield from sorted(found)
+        yield ""
 
 
 def _table(columns: list[str], rows: list[Any]) -> Iterator[str]:

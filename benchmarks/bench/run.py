@@ -33,7 +33,7 @@ from benchmarks.bench.engines import (
     digest,
     engines,
     harness,
-    reference,
+    references,
 )
 from benchmarks.bench.measure import judge, ratio, set_shapes, time_all
 from benchmarks.bench.process import Broken, Worker
@@ -110,7 +110,7 @@ def _measure(model: str, group: Group, key: str, options: argparse.Namespace) ->
     folder = _subject(model)
     with _workers(folder, group, options) as (workers, broken):
         for batch, length in todo:
-            cell = _cell(workers, reference(group, options.engines), batch, length, options.pairs)
+            cell = _cell(workers, references(group, options.engines), batch, length, options.pairs)
             cell["engines"] |= broken
             path = _path(model, group, batch, length)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def _log(name: str) -> IO[bytes]:
 @contextmanager
 def _workers(folder: Path, group: Group, options: argparse.Namespace) -> Iterator[tuple[dict[str, Worker], Cell]]:
     """A worker for each engine of the group by name, and why the others have none."""
-    first = reference(group, options.engines)
+    first = references(group, options.engines)[0]
     chosen = [e for e in options.engines if e.group == group or e == REFERENCE]
     wanted = [RAW, first, replace(first, name=first.name + AGAIN), *chosen]
     found: dict[str, Worker] = {}
@@ -165,8 +165,9 @@ def _workers(folder: Path, group: Group, options: argparse.Namespace) -> Iterato
         yield found, broken
 
 
-def _cell(workers: dict[str, Worker], first: Engine, batch: int, length: int, pairs: int) -> Cell:
-    """Outputs, then times, at one shape; ratios are the reference's time over each engine's."""
+def _cell(workers: dict[str, Worker], own: list[Engine], batch: int, length: int, pairs: int) -> Cell:
+    """Outputs, then times, at one shape; ratios are the time of each of our own references over the engine's."""
+    first, *_ = own
     with tempfile.TemporaryDirectory() as scratch:
         ready = set_shapes(workers, batch, length, Path(scratch))
     groups: dict[str, str] = {name: worker.engine.group for name, worker in workers.items()}
@@ -175,18 +176,21 @@ def _cell(workers: dict[str, Worker], first: Engine, batch: int, length: int, pa
     expected = {name: ready[name]["seconds"] for name in timed}
     rounds = max(_LEAST, min(pairs, int(_SECONDS / sum(expected.values()))))
     seconds = time_all(timed, expected, rounds)
+    names = [e.name for e in own if e.name in seconds]
     for name, times in seconds.items():
-        found[name] |= {"ms": sorted(times)[len(times) // 2] * 1e3, "ratio": ratio(seconds[first.name], times)}
-    again = found.pop(first.name + AGAIN)
-    cell: Cell = {"reference": first.name, "rounds": rounds, "aa": again.get("ratio"), "engines": found}
+        ratios = {our: ratio(seconds[our], times) for our in names}
+        found[name] |= {"ms": sorted(times)[len(times) // 2] * 1e3, "ratios": ratios}
+    again = found.pop(first.name + AGAIN).get("ratios", {})
+    cell: Cell = {"references": names, "rounds": rounds, "aa": again.get(first.name), "engines": found}
     if PRODUCTS.name in seconds:
-        cell["roof"] = _roof(found.pop(PRODUCTS.name), ready[PRODUCTS.name]["flops"])
+        cell["roof"] = _roof(found.pop(PRODUCTS.name), first.name, ready[PRODUCTS.name]["flops"])
     return cell
 
 
-def _roof(alone: Cell, flops: int) -> Cell:
-    """The products' own speed, and which share of the reference's time they are: [median, low, high]."""
-    share = [round(1 / x, 4) for x in (alone["ratio"][0], alone["ratio"][2], alone["ratio"][1])]
+def _roof(alone: Cell, our: str, flops: int) -> Cell:
+    """The products' own speed, and which share of our time they are: [median, low, high]."""
+    median, low, high = alone["ratios"][our]
+    share = [round(1 / x, 4) for x in (median, high, low)]
     return {"gflop": flops / 1e9, "gflop_s": flops / alone["ms"] / 1e6, "ms": alone["ms"], "share": share}
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from benchmarks.bench.adapters import Ids, Prepare, Run
 
 _PR_SET_PDEATHSIG = 1
+_SAMPLES = 32
 
 
 def main(adapter: str, variant: str, folder: Path, threads: int) -> None:
@@ -55,6 +56,11 @@ def random_ids(folder: Path, batch: int, length: int, seed: int) -> Ids:
     return np.random.default_rng(seed).integers(
         vocabulary // 4, vocabulary - 1000 * (vocabulary > 8000), (batch, length)
     )
+
+
+def samples(folder: Path) -> Ids:
+    """Token ids [32, 128] for engines that calibrate."""
+    return np.concatenate([random_ids(folder, 1, 128, seed) for seed in range(_SAMPLES)])
 
 
 def reason(error: BaseException) -> str:

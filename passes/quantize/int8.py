@@ -4,10 +4,11 @@
     W [K, N] float  ─ (· s) ─── int8, one scale per column ───────────────┴─ MatMulIntegerToFloat (+ bias) ─ y [.., N]
 
 With a scale fixed by calibration, QuantizeLinear takes the place of DynamicQuantizeLinear. The kernel has one scale for
-all rows; where they differ in size, each is divided by its largest magnitude before and multiplied by it behind. Signed
-weights with unsigned activations are what VNNI and AMX multiply; consumers of one activation share its quantization
-(equal nodes are merged). The factors s (see smooth.py) stand only where a few channels would otherwise take the whole
-range. Sources: Jacob et al. 2018, arXiv:1712.05877; ONNX Runtime's operator MatMulIntegerToFloat.
+all rows; where they differ in size, a few channels' excess has channels of its own (see excess.py), or each row is
+divided by its largest magnitude before and multiplied by it behind. Signed weights with unsigned activations are what
+VNNI and AMX multiply; consumers of one activation share its quantization (equal nodes are merged). The factors s (see
+smooth.py) stand only where a few channels would otherwise take the whole range. Sources: Jacob et al. 2018,
+arXiv:1712.05877; ONNX Runtime's operator MatMulIntegerToFloat.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def _quantized_with(activations: Mapping[str, Activation], largest_code: int) ->
         known = activations.get(str(x.name), Activation())
         if (factor := known.factor) is not None:
             x, matrix = op.Mul(x, op.constant(1 / factor, f"{x.name}_smooth")), matrix * factor[:, None]
+        if known.excess is not None:
+            matrix = known.excess.of_weights(matrix)
         codes, scales = quantize_columns(matrix, largest_code)
         columns, column_scales = op.constant(codes, f"{name}_int8"), op.constant(scales, f"{name}_scale")
 
@@ -56,10 +59,13 @@ def _quantized_with(activations: Mapping[str, Activation], largest_code: int) ->
 
 def _codes_of(op: Builder, x: ir.Value, known: Activation) -> Sequence[ir.Value]:
     """Codes uint8, scale and zero point of an activation: fixed beforehand, or from its own range."""
-    if (fixed := known.scale()) is None:
+    if (grid := known.grid()) is None:
         return op.several("DynamicQuantizeLinear", 3, x)
-    scale, zero = op.constant(fixed[0], f"{x.name}_scale"), op.constant(fixed[1], f"{x.name}_zero")
-    return op.QuantizeLinear(x, scale, zero), scale, zero
+    scale, zero = op.constant(grid.scale, f"{x.name}_scale"), op.constant(grid.zero, f"{x.name}_zero")
+    codes = op.QuantizeLinear(x, scale, zero)
+    if known.excess is not None:
+        codes = op.Concat(codes, op.QuantizeLinear(known.excess.of(op, x), scale, zero), axis=-1)
+    return codes, scale, zero
 
 
 def quantize_columns(weight: Array, largest_code: int = LARGEST_CODE) -> tuple[Array, Array]:

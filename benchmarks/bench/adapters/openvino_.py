@@ -11,7 +11,6 @@ import openvino
 
 from benchmarks.bench.adapters import Ids, Prepare, Run, Unavailable
 
-_CALIBRATION = 32  # samples of 128 tokens
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -42,14 +41,14 @@ def _int8(core: Any, folder: Path) -> Any:
         return core.read_model(made)
     import nncf
 
-    from benchmarks.bench.worker import random_ids
+    from benchmarks.bench.worker import samples
 
-    samples = [_feeds(random_ids(folder, 1, 128, seed)) for seed in range(_CALIBRATION)]
+    inputs = [_feeds(ids[None]) for ids in samples(folder)]
     model = nncf.quantize(
         core.read_model(folder / "raw.onnx"),
-        nncf.Dataset(samples),
+        nncf.Dataset(inputs),
         model_type=nncf.ModelType.TRANSFORMER,
-        subset_size=_CALIBRATION,
+        subset_size=len(inputs),
     )
     openvino.save_model(model, made, compress_to_fp16=False)
     return model

@@ -14,16 +14,19 @@ from onnxsmith.runtime.artifact import MANIFEST, MODEL
 
 
 def compiled(folder: Path, variant: str) -> Path:
-    """The artifact of a precision, optimized again whenever our code has changed."""
+    """The artifact of a precision, "+calibrate" with samples, optimized again whenever our code has changed."""
     import onnxsmith
     from benchmarks.bench.engines import code
+    from benchmarks.bench.worker import samples
 
     path = folder / f"onnxsmith-{variant}-{code()}"
     if path.exists():
         return path
     for stale in folder.glob(f"onnxsmith-{variant}-{'?' * len(code())}"):
         shutil.rmtree(stale)
-    onnxsmith.optimize(folder / "raw.onnx", path, precision=variant, verify="off", tuned=False)
+    precision, _, calibrates = variant.partition("+")
+    given = _feeds(samples(folder)) if calibrates else None
+    onnxsmith.optimize(folder / "raw.onnx", path, precision=precision, calibrate=given, verify="off", tuned=False)
     return path
 
 
@@ -50,7 +53,11 @@ def open_engine(folder: Path, variant: str, threads: int) -> Prepare:
     session = onnxsmith.load(compiled(folder, variant), threads=threads).session
 
     def prepare(ids: Ids) -> Run:
-        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        feeds = _feeds(ids)
         return lambda: session.run(None, feeds)[0]
 
     return prepare
+
+
+def _feeds(ids: Ids) -> dict[str, Ids]:
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
