@@ -68,11 +68,12 @@ class Activation:
 def calibrated(lows: Array, highs: Array, rows: Sequence[Rows] = (), *, fixed: bool, steps: bool = False) -> Activation:
     """From the least and greatest value of each channel on each input, both [inputs, K], and the rows of each input.
 
-    Rows that are uneven enough have scales of their own: in 4 activations of MiniLM's 24, in 35 of 121 of SmolLM2 with
-    a cache. Less is enough for a model that mostly ``steps`` over one row. A ``fixed`` scale saves a pass over the
-    activation, and a ReLU before it vanishes into the codes; it costs next to nothing where one input needs about the
-    range of all of them. What a decoder's first token sends to the second product of a feed-forward network may be 400
-    times as large as what all others do; source: Sun et al. 2024, arXiv:2402.17762.
+    A ``fixed`` scale saves a pass over the activation, and a ReLU before it vanishes into the codes. It costs next to
+    nothing where one input needs about the range of all of them, or where what exceeds that of usual rows has channels
+    of its own. Other rows that are uneven enough have scales of their own: in 4 activations of MiniLM's 24, in 35 of
+    121 of SmolLM2 with a cache. Less is enough for a model that mostly ``steps`` over one row. What a decoder's first
+    token sends to the second product of a feed-forward network may be 400 times as large as what all others do;
+    source: Sun et al. 2024, arXiv:2402.17762.
     """
     factor = smooth.factors(np.maximum(np.abs(lows), np.abs(highs)).max(axis=0))
     uneven = rows and float(np.median([r.uneven for r in rows])) > (_UNEVEN_STEPS if steps else _UNEVEN)

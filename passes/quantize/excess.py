@@ -19,7 +19,7 @@ import onnx_ir as ir
 from onnxsmith.passes.engine.build import Builder
 
 Array = np.ndarray[Any, Any]
-LARGEST_CODE = 255
+_LARGEST_CODE = 255
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Grid:
     def over(cls, low: float, high: float) -> Grid:
         """From the lowest value to the highest, and 0."""
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = np.float32((high - low) / LARGEST_CODE)
+        scale = max(np.float32((high - low) / _LARGEST_CODE), np.finfo(np.float32).tiny)
         return cls(scale, np.uint8(np.rint(-low / scale)))
 
     @property
     def ends(self) -> tuple[np.float32, np.float32]:
         """What the least and the largest code stand for."""
-        return -np.float32(self.zero) * self.scale, np.float32(LARGEST_CODE - self.zero) * self.scale
+        return -np.float32(self.zero) * self.scale, np.float32(_LARGEST_CODE - self.zero) * self.scale
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from onnxsmith.passes.engine.remark import Remark
 from onnxsmith.passes.engine.values import constant
 
 _FIXED, _SPLIT, _BY_ROW, _AS_IT_COMES = "fixed", "fixed with channels added", "for each row", "from each input"
-
 _ALONE = {"DynamicQuantizeLinear": _AS_IT_COMES, "Concat": _SPLIT}  # what tells by itself
 
 
