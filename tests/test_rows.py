@@ -71,7 +71,8 @@ class TestRowsOf:
     def test_uneven_rows_have_their_own_scales(self, largest: float, by_row: bool) -> None:
         x = np.ones((8, 4), np.float32)
         x[0] = largest
-        found = calibrated(x.min(axis=0)[None], x.max(axis=0)[None], [rows_of(x)], fixed=True)
+        lows, highs = (np.stack([end] * 2) for end in (x.min(axis=0), x.max(axis=0)))
+        found = calibrated(lows, highs, [rows_of(x)] * 2, fixed=True)
         assert found.by_row == by_row and (found.span is None) == by_row
 
 

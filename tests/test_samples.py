@@ -116,6 +116,12 @@ class TestFixedScales:
         highs[2] = 10
         assert calibrated(-np.ones((5, 4)), highs, fixed=True).span is None
 
+    def test_one_input_fixes_nothing_and_two_must_agree(self) -> None:
+        assert calibrated(-np.ones((1, 4)), np.ones((1, 4)), fixed=True).span is None
+        for higher, fixed in ((1.2, True), (1.8, False)):
+            highs = np.stack([np.ones(4), np.full(4, higher)])
+            assert (calibrated(-np.ones((2, 4)), highs, fixed=True).span is not None) == fixed
+
     def test_nor_is_a_dead_activation(self) -> None:
         assert calibrated(np.zeros((5, 4)), np.zeros((5, 4)), fixed=True).grid() is None
 

@@ -17,7 +17,7 @@ _UNEVEN = 4.0  # the largest row over the usual one, from where a scale for each
 _UNEVEN_STEPS = 2.0  # the same for a model with a cache: it mostly runs on one row, where that takes next to none
 _ROOM = (1.5, 2.0, 2.5)  # how many times the usual row a range is that leaves the excess of a few channels to others
 _MOST_ADDED = 16  # channels for it: with up to 64, MiniLM took 1.02x of the time and was no more accurate
-_CUT_OFF = 0.1  # of the usual row: the most that an input may lose where the others alone had calibrated
+_CUT_OFF = 0.1  # of what is usual: the most that an input may lose where the others alone had calibrated
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,17 @@ def calibrated(lows: Array, highs: Array, rows: Sequence[Rows] = (), *, fixed: b
     low = np.minimum((lows / divisor).min(axis=1), 0)
     high = np.maximum((highs / divisor).max(axis=1), 0)
     whole, usual = float(high.max() - low.min()), float(np.median(high - low))
-    if not 0 < whole <= _STEADY * usual:
+    if not 0 < whole <= _STEADY * usual or _of_one_alone(high) + _of_one_alone(-low) > _CUT_OFF * usual:
         return Activation(factor)
     return Activation(factor, (float(low.min()), float(high.max())))
+
+
+def _of_one_alone(ends: Array) -> float:
+    """What each of the inputs' ends [n] would lose on average if all others had set the range."""
+    if len(ends) < 2:
+        return np.inf
+    second, first = np.sort(ends)[-2:]
+    return float(first - second) / len(ends)
 
 
 def _split(lows: Array, highs: Array, rows: Sequence[Rows]) -> Activation | None:
