@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxsmith.passes.quantize import smooth
-from onnxsmith.passes.quantize.excess import Excess, Grid, cut_off, excess
+from onnxsmith.passes.quantize.excess import Excess, Grid, cut_off, excess, of_others
 
 Array = np.ndarray[Any, Any]
 _STEADY = 2.0  # a range that inputs share may be this much wider than one input's usual one: a bit is lost at most
@@ -94,10 +94,7 @@ def calibrated(lows: Array, highs: Array, rows: Sequence[Rows] = (), *, fixed: b
 
 def _of_one_alone(ends: Array) -> float:
     """What each of the inputs' ends [n] would lose on average if all others had set the range."""
-    if len(ends) < 2:
-        return np.inf
-    second, first = np.sort(ends)[-2:]
-    return float(first - second) / len(ends)
+    return float(np.maximum(ends - of_others(ends), 0).mean())
 
 
 def _split(lows: Array, highs: Array, rows: Sequence[Rows]) -> Activation | None:

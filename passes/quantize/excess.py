@@ -84,11 +84,17 @@ def cut_off(lows: Array, highs: Array, grid: Grid) -> float:
     return float(np.mean(np.maximum(_beyond_others(highs, high), _beyond_others(-lows, -low))))
 
 
+def of_others(largest: Array) -> Array:
+    """For each of the inputs [n, ..] the largest of all the others; minus infinity where it is the only one."""
+    nothing = np.full_like(largest[:1], -np.inf)
+    second, first = np.sort(np.concatenate([nothing, largest]), axis=0)[-2:]
+    others: Array = np.where(largest < first, first, second)
+    return others
+
+
 def _beyond_others(largest: Array, end: np.float32) -> Array:
     """How far each input [n] of ``largest`` [n, K] reaches beyond the range with what the others' excess adds to it."""
-    second, first = np.sort(largest, axis=0)[-2:]
-    others = np.where(largest < first, first, second)
-    covered = end * (1 + _added(others, end)) if end > 0 else np.zeros_like(largest)
+    covered = end * (1 + _added(of_others(largest), end)) if end > 0 else np.zeros_like(largest)
     beyond: Array = np.maximum(largest - covered, 0).max(axis=1)
     return beyond
 

@@ -13,5 +13,10 @@ Run = Callable[[], Any]  # runs once; gives the output, an array [B, .., D]
 Prepare = Callable[[Ids], Run]
 
 
+def feeds_of(ids: Ids) -> dict[str, Ids]:
+    """The inputs of a raw export, and of what is made of it."""
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
 class Unavailable(Exception):
     """The engine has no such model, or cannot run on this machine; the message says which."""

@@ -6,10 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openvino
 
-from benchmarks.bench.adapters import Ids, Prepare, Run, Unavailable
+from benchmarks.bench.adapters import Ids, Prepare, Run, Unavailable, feeds_of
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -25,14 +24,10 @@ def open_engine(folder: Path, variant: str, threads: int) -> Prepare:
     request = core.compile_model(model, "CPU", options).create_infer_request()
 
     def prepare(ids: Ids) -> Run:
-        feeds = _feeds(ids)
+        feeds = feeds_of(ids)
         return lambda: request.infer(feeds, share_inputs=True, share_outputs=True)[0]
 
     return prepare
-
-
-def _feeds(ids: Ids) -> dict[str, Ids]:
-    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
 
 def _int8(core: Any, folder: Path) -> Any:
@@ -43,7 +38,7 @@ def _int8(core: Any, folder: Path) -> Any:
 
     from benchmarks.bench.worker import samples
 
-    inputs = [_feeds(ids[None]) for ids in samples(folder)]
+    inputs = [feeds_of(ids[None]) for ids in samples(folder)]
     model = nncf.quantize(
         core.read_model(folder / "raw.onnx"),
         nncf.Dataset(inputs),

@@ -7,10 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime
 
-from benchmarks.bench.adapters import Ids, Prepare, Run, Unavailable
+from benchmarks.bench.adapters import Ids, Prepare, Run, Unavailable, feeds_of
 
 
 def open_engine(folder: Path, variant: str, threads: int) -> Prepare:
@@ -26,7 +25,7 @@ def open_engine(folder: Path, variant: str, threads: int) -> Prepare:
     names = [arg.name for arg in session.get_inputs()]
 
     def prepare(ids: Ids) -> Run:
-        given = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        given = feeds_of(ids)
         feeds = {name: given[name] for name in names}
         return lambda: session.run(None, feeds)[0]
 

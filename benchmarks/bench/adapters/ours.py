@@ -7,9 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks.bench.adapters import Ids, Prepare, Run
+from benchmarks.bench.adapters import Ids, Prepare, Run, feeds_of
 from onnxsmith.runtime.artifact import MANIFEST, MODEL
 
 
@@ -25,7 +23,7 @@ def compiled(folder: Path, variant: str) -> Path:
     for stale in folder.glob(f"onnxsmith-{variant}-{'?' * len(code())}"):
         shutil.rmtree(stale)
     precision, _, calibrates = variant.partition("+")
-    given = _feeds(samples(folder)) if calibrates else None
+    given = feeds_of(samples(folder)) if calibrates else None
     onnxsmith.optimize(folder / "raw.onnx", path, precision=precision, calibrate=given, verify="off", tuned=False)
     return path
 
@@ -53,11 +51,7 @@ def open_engine(folder: Path, variant: str, threads: int) -> Prepare:
     session = onnxsmith.load(compiled(folder, variant), threads=threads).session
 
     def prepare(ids: Ids) -> Run:
-        feeds = _feeds(ids)
+        feeds = feeds_of(ids)
         return lambda: session.run(None, feeds)[0]
 
     return prepare
-
-
-def _feeds(ids: Ids) -> dict[str, Ids]:
-    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
